@@ -5,10 +5,11 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use http::{Request, Response};
 use serde::{Deserialize, Serialize};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::Endpoint;
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, ServiceBuilder, ServiceExt as _};
+use tower::{ServiceBuilder, ServiceExt as _};
 
 use crate::middleware::from_fn;
 use crate::{Error, deadline, trace};
@@ -18,8 +19,9 @@ use crate::{Error, deadline, trace};
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection to one service, for a generated client. Clones share it.
-pub type Channel = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
+/// A connection to one service, for a generated client. Clones share it. What goes wrong on the way
+/// is a status like those that the service itself sends.
+pub type Channel = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
 
 /// Settings of calls to one service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +79,19 @@ pub fn channel(url: &str, config: &Config) -> Result<Channel, Error> {
         .layer(from_fn(move |request, next| deadline::bound(cap, request, next)))
         // Innermost, so that what goes out is the context of the span that makes the call.
         .layer(from_fn(trace::call))
-        .service(BoxCloneSyncService::new(channel.map_err(BoxError::from)));
+        .service(BoxCloneSyncService::new(channel.map_err(status)));
     Ok(stack)
+}
+
+/// What a fault of the connection is to the caller.
+fn status(error: tonic::transport::Error) -> Status {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(error) = cause {
+        // tonic's channel reads `grpc-timeout` too, and would call it cancelled.
+        if error.is::<tonic::TimeoutExpired>() {
+            return deadline::exceeded();
+        }
+        cause = error.source();
+    }
+    Status::from_error(error.into())
 }

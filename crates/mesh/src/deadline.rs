@@ -16,7 +16,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tonic::Status;
 use tonic::body::Body;
-use tower::{BoxError, ServiceExt as _};
+use tower::ServiceExt as _;
 
 use crate::middleware::Next;
 
@@ -57,8 +57,8 @@ pub(crate) async fn enforce(
 pub(crate) async fn bound(
     cap: Option<Duration>,
     mut request: Request<Body>,
-    next: Next<BoxError>,
-) -> Result<Response<Body>, BoxError> {
+    next: Next<Status>,
+) -> Result<Response<Body>, Status> {
     // A proxied call still carries its caller's header; what was spent here is taken off.
     let left = remaining().or_else(|| parse(request.headers()));
     let Some(patience) = [cap, left].into_iter().flatten().min() else {
@@ -68,12 +68,12 @@ pub(crate) async fn bound(
     let deadline = Instant::now() + patience;
     match timeout_at(deadline, next.oneshot(request)).await {
         Ok(answer) => answer.map(|response| response.map(|body| cut_off(body, deadline))),
-        Err(_) => Err(exceeded().into()),
+        Err(_) => Err(exceeded()),
     }
 }
 
 /// The status of a call whose time is up.
-fn exceeded() -> Status {
+pub(crate) fn exceeded() -> Status {
     Status::deadline_exceeded("the deadline passed before the answer was there")
 }
 
@@ -268,8 +268,7 @@ mod tests {
     async fn gives_up_on_a_callee_that_hangs() {
         let stuck = next(|_| std::future::pending());
         let cap = Some(Duration::from_millis(20));
-        let error = bound(cap, Request::new(Body::empty()), stuck).await.expect_err("it hangs");
-        let status = Status::from_error(error);
+        let status = bound(cap, Request::new(Body::empty()), stuck).await.expect_err("it hangs");
         assert_eq!(status.code(), Code::DeadlineExceeded, "as the server would have said");
     }
 }

@@ -1,0 +1,173 @@
+//! `clipmesh index`: brings folders of pictures into a collection.
+//!
+//! ```text
+//!   walk ──► plan: hash, look up, read ──► window ──► IndexItems stream ──► report
+//! ```
+//!
+//! An item's id is the hash of its bytes, so that a second run finds what the first one stored,
+//! and nothing is sent twice. A file that can't be taken costs a line, never its neighbours.
+
+mod plan;
+mod report;
+mod upload;
+mod walk;
+mod window;
+
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+use clap::Args;
+use clipmesh_proto::embedder::v1 as embedder;
+use clipmesh_proto::ids::CollectionName;
+use clipmesh_proto::search::v1 as search;
+use tonic::{Code, Status};
+
+use crate::client::{Connection, Mesh, Scope};
+use crate::error::Error;
+use crate::index::plan::Plan;
+use crate::index::report::Report;
+use crate::index::upload::Upload;
+use crate::index::window::{Bounds, Window};
+use crate::{collections, filter, output};
+
+/// What a message holds beside the picture: uri, file name, at most 32 KiB of metadata, framing.
+const ENVELOPE: ByteSize = ByteSize::kib(64);
+
+/// Bytes of pictures that wait for their acknowledgement. Enough to keep an embedder busy with
+/// large photographs, little enough for a small machine.
+const MAX_BYTES_IN_FLIGHT: ByteSize = ByteSize::mib(128);
+
+#[derive(Debug, Args)]
+pub(crate) struct Command {
+    /// Files and folders. In folders, files with an image ending are taken, hidden ones are not;
+    /// a file that is named is always taken.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+
+    /// A field for every picture, as in `album=holiday`; repeat it for several. Pictures that are
+    /// there already get it too.
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = filter::parse_field)]
+    metadata: Vec<filter::Field>,
+
+    /// Most pictures on their way at once.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u16).range(1..=1_024)
+    )]
+    in_flight: u16,
+
+    #[command(flatten)]
+    scope: Scope,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+// === impl Command ===
+
+impl Command {
+    pub(crate) async fn run(self) -> Result<(), Error> {
+        let mesh = Mesh::new(&self.connection)?;
+        let model = mesh.model().await?;
+        let paths = self.paths.clone();
+        let walk = tokio::task::spawn_blocking(move || walk::pictures(&paths)).await;
+        let (pictures, unreadable) = walk.map_err(|error| Error::Runtime(error.into()))?;
+
+        let mut report = Report::new(pictures.len() + unreadable.len());
+        for entry in unreadable {
+            report.failed(&entry.path, entry.reason);
+        }
+        let outcome = if pictures.is_empty() {
+            if !report.has_failures() {
+                report.note("no pictures there");
+            }
+            Ok(())
+        } else {
+            self.store(&mesh, &model, pictures, &mut report).await
+        };
+        report.finish(self.scope.collection.as_str(), self.connection.json)?;
+        outcome?;
+        if report.has_failures() { Err(Error::Incomplete) } else { Ok(()) }
+    }
+
+    async fn store(
+        &self,
+        mesh: &Mesh,
+        model: &embedder::Model,
+        pictures: Vec<PathBuf>,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        ensure_collection(mesh, &self.scope.collection, model, report).await?;
+        let plan = Plan {
+            collection: self.scope.collection.clone(),
+            max_image_bytes: max_image_bytes(mesh, model),
+            skips_known: self.metadata.is_empty(),
+        };
+        let (planner, planned) = plan::pictures(mesh.clone(), plan, pictures);
+        let bounds =
+            Bounds { max_pictures: usize::from(self.in_flight), max_bytes: MAX_BYTES_IN_FLIGHT };
+        let upload = Upload {
+            mesh: Mesh::for_streams(&self.connection)?,
+            collection: self.scope.collection.to_string(),
+            metadata: filter::metadata(&self.metadata),
+            patience: self.connection.timeout,
+            backoff: window::backoff,
+            window: Window::new(bounds),
+            report,
+        };
+        tokio::select! {
+            outcome = upload.run(planned) => outcome,
+            never = planner => match never {},
+            // What was acknowledged stays; the next run takes it from there.
+            signal = tokio::signal::ctrl_c() => {
+                signal.map_err(Error::Runtime)?;
+                Err(Error::Interrupted)
+            }
+        }
+    }
+}
+
+/// Makes the collection if it is not there, and refuses one whose vectors are another model's
+/// before a single file is read.
+async fn ensure_collection(
+    mesh: &Mesh,
+    name: &CollectionName,
+    model: &embedder::Model,
+    report: &Report,
+) -> Result<(), Error> {
+    let request = search::GetCollectionRequest { name: name.to_string() };
+    let found = match mesh.collections().get_collection(request).await {
+        Ok(answer) => answer.into_inner().collection.unwrap_or_default(),
+        Err(status) if status.code() == Code::NotFound => {
+            return match collections::make(mesh, name).await {
+                Ok(_) => {
+                    report.note(&format!("made collection `{name}` for model {}", model.name));
+                    Ok(())
+                }
+                // Someone else was faster; the pictures will tell if it doesn't fit.
+                Err(status) if status.code() == Code::AlreadyExists => Ok(()),
+                Err(status) => Err(mesh.error(status)),
+            };
+        }
+        Err(status) => return Err(mesh.error(status)),
+    };
+    if found.model_fingerprint != model.fingerprint {
+        return Err(mesh.error(Status::failed_precondition(format!(
+            "`{name}` holds vectors of {} ({}), and the mesh runs {} ({}); choose another \
+             --collection",
+            found.model_name,
+            output::short_id(&found.model_fingerprint),
+            model.name,
+            output::short_id(&model.fingerprint),
+        ))));
+    }
+    Ok(())
+}
+
+/// The longest picture that gets through: what the embedder reads and a message holds.
+fn max_image_bytes(mesh: &Mesh, model: &embedder::Model) -> ByteSize {
+    let message = mesh.max_message_bytes() as u64 - ENVELOPE.as_u64();
+    let embedder = model.limits.map(|limits| limits.max_image_bytes).filter(|&max| max > 0);
+    ByteSize(embedder.unwrap_or(message).min(message))
+}

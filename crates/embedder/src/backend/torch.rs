@@ -1,0 +1,114 @@
+//! CLIP's two towers in libtorch.
+//!
+//! Weights are loaded once, in the type that is computed in. Pictures travel as bytes and are
+//! normalised on the device. Every call into libtorch is a fallible one: its errors become ours,
+//! never panics. No gradient is ever kept.
+
+mod device;
+mod layers;
+mod text;
+mod vision;
+
+use std::sync::Arc;
+
+use tch::{Device, Kind, TchError, Tensor};
+
+use self::layers::Loader;
+use super::{Backend, Batch, Description, DtypeChoice, Error, Options, Output};
+use crate::model::{Dtype, Model};
+
+/// A loaded model.
+#[derive(Debug)]
+pub(super) struct Torch {
+    vision: vision::Tower,
+    text: text::Tower,
+    device: Device,
+    dtype: Dtype,
+}
+
+impl Torch {
+    pub(super) fn load(model: &Arc<Model>, options: &Options) -> Result<Self, Error> {
+        let device = device::choose(options.device)?;
+        let dtype = dtype(options.dtype, device)?;
+        if options.compute_threads > 0 {
+            // The setting is the calling thread's alone, which is the one that will compute.
+            tch::set_num_threads(i32::try_from(options.compute_threads).unwrap_or(i32::MAX));
+        }
+        let loader = Loader::new(&model.weights, device, kind(dtype));
+        let (vision, text) = tch::no_grad(|| {
+            let vision =
+                vision::Tower::load(&loader, &model.config, &model.preprocessing.normalisation)?;
+            Ok((vision, text::Tower::load(&loader, &model.config.text, &model.tokenizer)?))
+        })
+        .map_err(|error: TchError| Error::Load(first_line(&error)))?;
+        tracing::info!(device = name(device), dtype = dtype.as_str(), "model loaded");
+        Ok(Self { vision, text, device, dtype })
+    }
+}
+
+impl Backend for Torch {
+    fn embed(&mut self, batch: &Batch) -> Result<Output, Error> {
+        let rows = tch::no_grad(|| {
+            let vectors = match batch {
+                Batch::Pictures(pictures) => self.vision.forward(pictures)?,
+                Batch::Texts(texts) => self.text.forward(texts)?,
+            };
+            rows(&normalised(&vectors)?)
+        });
+        rows.map_err(|error| Error::Compute(first_line(&error)))
+    }
+
+    fn description(&self) -> Description {
+        Description { device: name(self.device), dtype: self.dtype }
+    }
+}
+
+/// Scales each row to length 1, in single precision whatever was computed in.
+fn normalised(vectors: &Tensor) -> Result<Tensor, TchError> {
+    let vectors = vectors.f_to_kind(Kind::Float)?;
+    let lengths = vectors.f_norm_scalaropt_dim(2.0, [-1], true)?;
+    vectors.f_div(&lengths)
+}
+
+/// Brings a matrix to the host, row by row.
+fn rows(matrix: &Tensor) -> Result<Output, TchError> {
+    let (_, width) = matrix.size2()?;
+    let values =
+        Vec::<f32>::try_from(&matrix.f_to_device(Device::Cpu)?.f_contiguous()?.f_flatten(0, -1)?)?;
+    Ok(values.chunks(width as usize).map(<[f32]>::to_vec).collect())
+}
+
+fn dtype(choice: DtypeChoice, device: Device) -> Result<Dtype, Error> {
+    let dtype = match choice {
+        DtypeChoice::Auto if device.is_cuda() => Dtype::F16,
+        DtypeChoice::Auto | DtypeChoice::F32 => Dtype::F32,
+        DtypeChoice::F16 => Dtype::F16,
+        DtypeChoice::Bf16 => Dtype::Bf16,
+    };
+    if dtype != Dtype::F32 && !device.is_cuda() {
+        return Err(Error::HalfOnCpu(dtype));
+    }
+    Ok(dtype)
+}
+
+fn kind(dtype: Dtype) -> Kind {
+    match dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
+        Dtype::Bf16 => Kind::BFloat16,
+    }
+}
+
+fn name(device: Device) -> String {
+    match device {
+        Device::Cpu => "cpu".to_owned(),
+        Device::Cuda(index) => format!("cuda:{index}"),
+        Device::Mps => "mps".to_owned(),
+        Device::Vulkan => "vulkan".to_owned(),
+    }
+}
+
+/// What libtorch says first; the rest is its stack.
+fn first_line(error: &TchError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}

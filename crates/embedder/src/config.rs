@@ -1,0 +1,254 @@
+//! What an operator can set.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clipmesh_mesh::server;
+use clipmesh_mesh::settings::Validate;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{DeviceChoice, DtypeChoice};
+
+/// Room in a message for what stands around an image.
+const MESSAGE_OVERHEAD: ByteSize = ByteSize::kib(4);
+
+/// Settings of an embedder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen. Default: `127.0.0.1:8082`, reachable from this machine only.
+    pub listen: SocketAddr,
+    /// The folder of the model, in Hugging Face's form. Must be set.
+    pub model: PathBuf,
+    /// What to call the model in answers. Default: the folder's name.
+    pub model_name: Option<String>,
+    /// `auto` (CUDA if it works, else the CPU), `cpu`, `cuda` or `cuda:N`. Choose `cuda` where a
+    /// server without its device should fail rather than be slow. Default: `auto`.
+    pub device: DeviceChoice,
+    /// `auto` (`f16` on CUDA, `f32` on the CPU), `f32`, `f16` or `bf16`. Default: `auto`.
+    pub dtype: DtypeChoice,
+    /// Threads of the forward pass on a CPU; 0 takes one per core. Default: 0.
+    pub compute_threads: usize,
+    /// Threads that decode pictures; 0 takes one per core. With a CUDA device, decoding is the
+    /// bottleneck: give it all cores. Default: 0.
+    pub decode_threads: usize,
+    pub batch: BatchConfig,
+    pub queue: QueueConfig,
+    pub limits: Limits,
+    pub canary: CanaryConfig,
+    /// What every server has.
+    pub server: server::Config,
+    /// Logs and traces.
+    pub telemetry: clipmesh_telemetry::Config,
+}
+
+/// How inputs share a forward pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchConfig {
+    /// Most inputs in one forward pass. More make better use of a device and delay whoever waits
+    /// behind them. On a CPU little is gained above 8; on CUDA choose 64 to 256. Default: 32.
+    pub max_size: usize,
+}
+
+/// How much may be in hand at a time, from a call's arrival to its answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueueConfig {
+    /// Most inputs. Choose what the device does in the longest time that a caller should wait;
+    /// whoever comes later is told to come back. Default: 1024.
+    pub max_inputs: usize,
+    /// Most bytes of files and prepared pictures. Default: 512 MiB.
+    pub max_bytes: ByteSize,
+}
+
+/// What a caller may send. Each bound is checked before memory is spent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Most inputs in one call. Default: 256.
+    pub max_inputs: usize,
+    /// Longest image file. Default: 20 MiB.
+    pub max_image_bytes: ByteSize,
+    /// Most pixels of one picture, width times height. Each thread that decodes may take eight
+    /// bytes per pixel. Default: 64,000,000.
+    pub max_image_pixels: u64,
+    /// Longest text. Default: 8 KiB.
+    pub max_text_bytes: ByteSize,
+}
+
+/// How the device's health is watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CanaryConfig {
+    /// How often a text whose vector is known is embedded, while nobody else needs the device.
+    /// Default: 10 s.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// How long that may take before the device counts as stuck. Default: 30 s.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// What the model is called in answers.
+    pub(crate) fn model_name(&self) -> String {
+        let folder = || self.model.canonicalize().unwrap_or_else(|_| self.model.clone());
+        self.model_name.clone().unwrap_or_else(|| match folder().file_name() {
+            Some(name) => name.to_string_lossy().into_owned(),
+            None => self.model.display().to_string(),
+        })
+    }
+}
+
+impl Validate for Config {
+    fn faults(&self) -> Vec<String> {
+        let mut faults = self.server.faults("server");
+        let mut check = |is_fine: bool, fault: &str| {
+            if !is_fine {
+                faults.push(fault.to_owned());
+            }
+        };
+        let limits = &self.limits;
+        check(!self.model.as_os_str().is_empty(), "`model` must name a model's folder");
+        check(self.batch.max_size > 0, "`batch.max_size` must be at least 1");
+        check(limits.max_inputs > 0, "`limits.max_inputs` must be at least 1");
+        check(limits.max_image_bytes.as_u64() > 0, "`limits.max_image_bytes` must be at least 1");
+        check(limits.max_image_pixels > 0, "`limits.max_image_pixels` must be at least 1");
+        check(limits.max_text_bytes.as_u64() > 0, "`limits.max_text_bytes` must be at least 1");
+        check(!self.canary.interval.is_zero(), "`canary.interval` must be longer than zero");
+        check(!self.canary.timeout.is_zero(), "`canary.timeout` must be longer than zero");
+        check(
+            self.queue.max_inputs >= limits.max_inputs.max(self.batch.max_size),
+            "`queue.max_inputs` must be at least `limits.max_inputs` and `batch.max_size`",
+        );
+        check(
+            self.queue.max_bytes >= self.server.max_message_bytes,
+            "`queue.max_bytes` must be at least `server.max_message_bytes`",
+        );
+        check(
+            limits.max_image_bytes + MESSAGE_OVERHEAD <= self.server.max_message_bytes,
+            "`limits.max_image_bytes` must be less than `server.max_message_bytes`, by 4 KiB",
+        );
+        faults
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8082)),
+            model: PathBuf::new(),
+            model_name: None,
+            device: DeviceChoice::default(),
+            dtype: DtypeChoice::default(),
+            compute_threads: 0,
+            decode_threads: 0,
+            batch: BatchConfig::default(),
+            queue: QueueConfig::default(),
+            limits: Limits::default(),
+            canary: CanaryConfig::default(),
+            server: server::Config::default(),
+            telemetry: clipmesh_telemetry::Config::default(),
+        }
+    }
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self { max_size: 32 }
+    }
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self { max_inputs: 1024, max_bytes: ByteSize::mib(512) }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_inputs: 256,
+            max_image_bytes: ByteSize::mib(20),
+            max_image_pixels: 64_000_000,
+            max_text_bytes: ByteSize::kib(8),
+        }
+    }
+}
+
+impl Default for CanaryConfig {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(10), timeout: Duration::from_secs(30) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clipmesh_mesh::settings::{Error, Sources, load};
+
+    use super::*;
+
+    fn from_env(pairs: &[(&str, &str)]) -> Result<Config, Error> {
+        let env = pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+        load(&Sources { env, ..Sources::default() })
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_survive_printing() {
+        let config = from_env(&[("CLIPMESH__MODEL", "models/a")]).expect("the shipped defaults");
+        assert_eq!(
+            config,
+            Config { model: "models/a".into(), ..Config::default() },
+            "no other change"
+        );
+        let printed = toml::to_string(&config).expect("settings have a textual form");
+        let again: Config = toml::from_str(&printed).expect("what is printed can be read");
+        assert_eq!(again, config, "printing loses nothing");
+        assert_eq!(config.model_name(), "a", "the folder's name");
+    }
+
+    #[test]
+    fn the_environment_sets_every_kind_of_value() {
+        let config = from_env(&[
+            ("CLIPMESH__MODEL", "m"),
+            ("CLIPMESH__LISTEN", "0.0.0.0:9000"),
+            ("CLIPMESH__DEVICE", "cuda:1"),
+            ("CLIPMESH__DTYPE", "bf16"),
+            ("CLIPMESH__BATCH__MAX_SIZE", "8"),
+            ("CLIPMESH__LIMITS__MAX_IMAGE_BYTES", "1 MiB"),
+            ("CLIPMESH__CANARY__INTERVAL", "250ms"),
+        ])
+        .expect("valid settings");
+        assert_eq!(config.listen, SocketAddr::from(([0, 0, 0, 0], 9000)), "address");
+        assert_eq!(config.device, DeviceChoice::Cuda { index: 1 }, "device");
+        assert_eq!(config.batch.max_size, 8, "number");
+        assert_eq!(config.limits.max_image_bytes, ByteSize::mib(1), "size");
+        assert_eq!(config.canary.interval, Duration::from_millis(250), "duration");
+    }
+
+    #[test]
+    fn tells_every_fault_at_once() {
+        let Err(Error::Invalid(faults)) = from_env(&[
+            ("CLIPMESH__BATCH__MAX_SIZE", "0"),
+            ("CLIPMESH__QUEUE__MAX_INPUTS", "10"),
+            ("CLIPMESH__QUEUE__MAX_BYTES", "1 MiB"),
+            ("CLIPMESH__LIMITS__MAX_IMAGE_BYTES", "32 MiB"),
+        ]) else {
+            panic!("five faults are refused");
+        };
+        for key in [
+            "`model`",
+            "`batch.max_size`",
+            "`queue.max_inputs`",
+            "`queue.max_bytes`",
+            "`limits.max_image_bytes`",
+        ] {
+            assert!(faults.iter().any(|fault| fault.starts_with(key)), "{key} in {faults:?}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! From text to token ids, as the reference implementation's `CLIPTokenizer` does it.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tokenizers::TruncationParams;
+
+use super::config::Text;
+use super::{Error, Pooling};
+
+pub(super) const FILE: &str = "tokenizer.json";
+const VOCABULARY_FILE: &str = "vocab.json";
+const MERGES_FILE: &str = "merges.txt";
+
+/// Files that may name the padding token, the first one first.
+const SPECIAL_TOKENS_FILES: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
+
+pub(super) const START: &str = "<|startoftext|>";
+pub(super) const END: &str = "<|endoftext|>";
+
+/// How CLIP's tokenizer splits a text into words.
+const WORDS: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// Splits texts into the tokens of one model.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    pooling: Pooling,
+    padding_id: u32,
+    /// The files that it was made from.
+    source: Vec<u8>,
+}
+
+/// A text as the model reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    /// At most the model's context length of ids, start and end token included, not padded.
+    pub ids: Vec<u32>,
+    /// Index of the token whose state becomes the text's vector.
+    pub pool_at: usize,
+}
+
+// === impl Tokenizer ===
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` of a folder, or else `vocab.json` and `merges.txt`.
+    ///
+    /// # Errors
+    /// Files that can't be read or used, or that know other tokens than the model.
+    pub fn read(folder: &Path, text: &Text) -> Result<Self, Error> {
+        let file = folder.join(FILE);
+        let (file, source, document) = if file.exists() {
+            let source = read(&file)?;
+            (file, source.clone(), source)
+        } else {
+            let (vocabulary, merges) =
+                (read(&folder.join(VOCABULARY_FILE))?, read(&folder.join(MERGES_FILE))?);
+            let document = assemble(folder, &vocabulary, &merges)?;
+            (folder.join(VOCABULARY_FILE), [vocabulary, merges].concat(), document)
+        };
+        let fault = |message: String| Error::Tokenizer { file: file.clone(), message };
+        let mut inner = tokenizers::Tokenizer::from_bytes(&document)
+            .map_err(|error| fault(error.to_string()))?;
+        inner.with_padding(None);
+        let truncation = TruncationParams { max_length: text.context_length, ..Default::default() };
+        inner.with_truncation(Some(truncation)).map_err(|error| fault(error.to_string()))?;
+
+        let mut tokenizer = Self { inner, pooling: text.pooling, padding_id: 0, source };
+        let nothing = tokenizer.encode("")?;
+        let Some(&end_id) = nothing.ids.last() else {
+            return Err(fault("it does not put an end token behind a text".to_owned()));
+        };
+        if let Pooling::FirstOf(id) = text.pooling
+            && !nothing.ids.contains(&id)
+        {
+            return Err(fault(format!(
+                "the model waits for end token {id}, texts end in {end_id}"
+            )));
+        }
+        let highest = tokenizer.inner.get_vocab(true).into_values().max().unwrap_or(0);
+        if highest as usize >= text.vocabulary {
+            return Err(fault(format!(
+                "it has token {highest}, the model only {}",
+                text.vocabulary
+            )));
+        }
+        tokenizer.padding_id = padding_id(folder, &tokenizer.inner)?.unwrap_or(end_id);
+        Ok(tokenizer)
+    }
+
+    /// The tokens of a text, cut to the model's context length.
+    ///
+    /// # Errors
+    /// Never with a byte-level vocabulary, which has a token for everything; another kind may
+    /// meet a character that it does not know.
+    pub fn encode(&self, text: &str) -> Result<Tokens, Error> {
+        let encoding = self.inner.encode_fast(text, true);
+        let encoding = encoding.map_err(|error| Error::Encode { message: error.to_string() })?;
+        let ids = encoding.get_ids().to_vec();
+        Ok(Tokens { pool_at: self.pooling.position(&ids), ids })
+    }
+
+    /// What fills up the shorter texts of a batch. The vectors do not depend on it: attention in a
+    /// text only looks back, and padding stands at the end.
+    pub fn padding_id(&self) -> u32 {
+        self.padding_id
+    }
+
+    /// The bytes that it was made from.
+    pub(super) fn source(&self) -> &[u8] {
+        &self.source
+    }
+}
+
+// === impl Pooling ===
+
+impl Pooling {
+    /// Where the state is taken from.
+    fn position(self, ids: &[u32]) -> usize {
+        let id = match self {
+            Self::HighestId => ids.iter().copied().max(),
+            Self::FirstOf(id) => Some(id),
+        };
+        ids.iter().position(|&other| Some(other) == id).unwrap_or(0)
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(file).map_err(|cause| Error::Read { file: file.to_owned(), cause })
+}
+
+/// Makes a `tokenizer.json` of the two older files.
+fn assemble(folder: &Path, vocabulary: &[u8], merges: &[u8]) -> Result<Vec<u8>, Error> {
+    let malformed =
+        |name: &str, message: String| Error::Tokenizer { file: folder.join(name), message };
+    let vocabulary: Value = serde_json::from_slice(vocabulary)
+        .map_err(|error| malformed(VOCABULARY_FILE, error.to_string()))?;
+    let text =
+        std::str::from_utf8(merges).map_err(|error| malformed(MERGES_FILE, error.to_string()))?;
+    let lines =
+        text.lines().filter(|line| !line.starts_with("#version") && !line.trim().is_empty());
+    let merges: Option<Vec<(&str, &str)>> =
+        lines.map(|line| line.trim_end().split_once(' ')).collect();
+    let merges = merges.ok_or_else(|| malformed(MERGES_FILE, "a line is not a pair".to_owned()))?;
+    let id = |token: &str| {
+        let id = vocabulary[token].as_u64().and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| malformed(VOCABULARY_FILE, format!("`{token}` is missing")))
+    };
+    let (start_id, end_id) = (id(START)?, id(END)?);
+    Ok(document(&vocabulary, &json!(merges), start_id, end_id).to_string().into_bytes())
+}
+
+/// CLIP's tokenizer as `tokenizer.json`: lower case, words, bytes, byte pairs, start and end token.
+pub(super) fn document(vocabulary: &Value, merges: &Value, start_id: u32, end_id: u32) -> Value {
+    let special = |id: u32, content: &str| {
+        json!({
+            "id": id, "content": content, "special": true,
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        })
+    };
+    json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": [special(start_id, START), special(end_id, END)],
+        "normalizer": { "type": "Sequence", "normalizers": [
+            { "type": "NFC" },
+            { "type": "Replace", "pattern": { "Regex": r"\s+" }, "content": " " },
+            { "type": "Lowercase" },
+        ] },
+        "pre_tokenizer": { "type": "Sequence", "pretokenizers": [
+            { "type": "Split", "pattern": { "Regex": WORDS }, "behavior": "Removed", "invert": true },
+            { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true },
+        ] },
+        "post_processor": {
+            "type": "RobertaProcessing",
+            "cls": [START, start_id], "sep": [END, end_id],
+            "trim_offsets": false, "add_prefix_space": false,
+        },
+        "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": END,
+            "continuing_subword_prefix": "", "end_of_word_suffix": "</w>",
+            "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "vocab": vocabulary, "merges": merges,
+        },
+    })
+}
+
+/// The printable stand-in for each byte in a byte-level vocabulary, in the order of their ids:
+/// first the bytes that are printable themselves, then the rest from U+0100 on.
+pub(super) fn byte_characters() -> Vec<char> {
+    let is_printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    let printable = (0..=u8::MAX).filter(is_printable).map(char::from);
+    let hidden_count = (0..=u8::MAX).filter(|byte| !is_printable(byte)).count();
+    let hidden = ('\u{100}'..).take(hidden_count);
+    printable.chain(hidden).collect()
+}
+
+/// The padding token that the folder's small files name; `None` if they name none.
+fn padding_id(folder: &Path, tokenizer: &tokenizers::Tokenizer) -> Result<Option<u32>, Error> {
+    for file in SPECIAL_TOKENS_FILES.map(|name| folder.join(name)) {
+        let Some(token) = padding_token(&file)? else { continue };
+        return match tokenizer.token_to_id(&token) {
+            Some(id) => Ok(Some(id)),
+            None => Err(Error::Tokenizer {
+                file,
+                message: format!("its padding token `{token}` is unknown"),
+            }),
+        };
+    }
+    Ok(None)
+}
+
+fn padding_token(file: &PathBuf) -> Result<Option<String>, Error> {
+    if !file.exists() {
+        return Ok(None);
+    }
+    let root = super::section::read(file)?;
+    // Either the token, or an object that holds it.
+    let token =
+        root.value("pad_token").and_then(|token| token.as_str().or(token["content"].as_str()));
+    Ok(token.map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_byte_alphabet_has_every_byte_once() {
+        let characters = byte_characters();
+        assert_eq!(characters.len(), 256, "one per byte");
+        assert_eq!(characters[..3], ['!', '"', '#'], "printable bytes come first");
+        assert_eq!(characters.last(), Some(&'\u{143}'), "the 68 others follow from U+0100 on");
+    }
+
+    #[test]
+    fn pooling_takes_the_first_of_several() {
+        let ids = [9, 3, 7, 9, 7];
+        assert_eq!(Pooling::HighestId.position(&ids), 0, "the first 9");
+        assert_eq!(Pooling::FirstOf(7).position(&ids), 2, "the first 7");
+        assert_eq!(Pooling::FirstOf(5).position(&ids), 0, "as the reference: the very first");
+    }
+}

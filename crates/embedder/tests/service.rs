@@ -1,0 +1,229 @@
+//! The embedder over a real socket, with a small random model.
+#![cfg(feature = "torch")]
+
+use std::io::Cursor;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytesize::ByteSize;
+use clipmesh_embedder::model::Dtype;
+use clipmesh_embedder::model::random::{self, Architecture};
+use clipmesh_embedder::{App, Config, Error};
+use clipmesh_mesh::{Shutdown, client};
+use clipmesh_proto::code::{self, FieldViolation, Reason};
+use clipmesh_proto::embedder::v1 as proto;
+use clipmesh_proto::embedder::v1::embed_input::Content;
+use clipmesh_proto::embedder::v1::embed_result::Outcome;
+use clipmesh_proto::embedder::v1::embedder_service_client::EmbedderServiceClient;
+use image::{ImageFormat, Rgb, RgbImage};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tonic::Code;
+
+/// A running embedder and a client of it.
+struct Fixture {
+    client: EmbedderServiceClient<client::Channel>,
+    shutdown: Shutdown,
+    running: JoinHandle<Result<(), Error>>,
+    folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    async fn start(change: impl FnOnce(&mut Config)) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let model = folder.path().join("tiny");
+        random::write(&model, &Architecture::Tiny.config(), 1, Dtype::F32).expect("a model");
+        let mut config = Config { model, compute_threads: 1, decode_threads: 2, ..Config::default() };
+        change(&mut config);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let app = App::build(config, listener).await.expect("an embedder");
+        let url = format!("http://{}", app.local_addr());
+        let channel = client::channel(&url, &client::Config::default()).expect("an address");
+        let shutdown = Shutdown::new();
+        let running = tokio::spawn(app.run(shutdown.clone()));
+        let client = EmbedderServiceClient::new(channel).max_encoding_message_size(usize::MAX);
+        Self { client, shutdown, running, folder }
+    }
+
+    async fn embed(&mut self, inputs: Vec<Option<Content>>) -> Result<proto::EmbedResponse, tonic::Status> {
+        let inputs = inputs.into_iter().map(|content| proto::EmbedInput { content }).collect();
+        Ok(self.client.embed(proto::EmbedRequest { inputs }).await?.into_inner())
+    }
+
+    async fn stop(self) {
+        self.shutdown.trigger();
+        let ended = self.running.await.expect("no panic");
+        assert!(ended.is_ok(), "an ordered end: {ended:?}");
+        drop(self.folder);
+    }
+}
+
+fn picture(seed: u8, width: u32, height: u32) -> Option<Content> {
+    let image = RgbImage::from_fn(width, height, |x, y| {
+        Rgb([(x * 7) as u8 ^ seed, (y * 5) as u8, seed.wrapping_mul(31)])
+    });
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, ImageFormat::Png).expect("a PNG");
+    Some(Content::Image(bytes.into_inner().into()))
+}
+
+fn text(text: &str) -> Option<Content> {
+    Some(Content::Text(text.to_owned()))
+}
+
+fn embedding(result: &proto::EmbedResult) -> &proto::Embedding {
+    match &result.outcome {
+        Some(Outcome::Embedding(embedding)) => embedding,
+        other => panic!("a vector, not {other:?}"),
+    }
+}
+
+fn violation(result: &proto::EmbedResult) -> FieldViolation {
+    match &result.outcome {
+        Some(Outcome::Error(error)) => {
+            FieldViolation::from_status(&code::from_rpc(error)).expect("a field's violation")
+        }
+        other => panic!("an error, not {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn pictures_and_texts_become_unit_vectors() {
+    let mut fixture = Fixture::start(|_| {}).await;
+    let inputs = vec![picture(1, 40, 30), text("a cat"), picture(1, 40, 30), picture(9, 33, 64)];
+    let response = fixture.embed(inputs).await.expect("an answer");
+    assert_eq!(response.results.len(), 4, "one per input");
+    for result in &response.results {
+        let values = &embedding(result).values;
+        assert_eq!(values.len(), 32, "the model's dimension");
+        let length = values.iter().map(|value| value * value).sum::<f32>();
+        assert!((length - 1.0).abs() < 1e-5, "of length 1, not {length}");
+        let timing = result.timing.expect("where the time went");
+        assert!(timing.batch_size >= 1 && timing.compute_ms > 0.0, "it was computed: {timing:?}");
+    }
+    let [first, words, again, other] = [0, 1, 2, 3].map(|i| embedding(&response.results[i]));
+    let info = first.image.clone().expect("what was learned of the picture");
+    assert_eq!((info.width, info.height, info.format.as_str()), (40, 30, "png"), "from its bytes");
+    assert_eq!(words.image, None, "nothing to learn of a text");
+    let dot = |a: &proto::Embedding, b: &proto::Embedding| -> f32 {
+        a.values.iter().zip(&b.values).map(|(a, b)| a * b).sum()
+    };
+    assert!(dot(first, again) > 0.9999, "the same picture, the same vector");
+    assert!(dot(first, other) < 0.99, "another picture, another vector");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_bad_input_fails_no_neighbour() {
+    let mut fixture = Fixture::start(|config| config.limits.max_text_bytes = ByteSize::b(20)).await;
+    let image = |bytes: &'static [u8]| Some(Content::Image(Bytes::from_static(bytes)));
+    let inputs = vec![
+        picture(1, 20, 20),
+        image(b""),
+        image(b"no image"),
+        None,
+        text(""),
+        text("far too long a text for this server"),
+        text("fine"),
+    ];
+    let response = fixture.embed(inputs).await.expect("an answer for each");
+    let faults: Vec<_> = response.results[1..6]
+        .iter()
+        .map(|result| (violation(result).field, violation(result).reason))
+        .collect();
+    let expected = [
+        ("inputs[1].image", Reason::Empty),
+        ("inputs[2].image", Reason::NotAnImage),
+        ("inputs[3]", Reason::Missing),
+        ("inputs[4].text", Reason::Empty),
+        ("inputs[5].text", Reason::TextTooLong),
+    ]
+    .map(|(field, reason)| (field.to_owned(), reason));
+    assert_eq!(faults, expected, "each fault by name");
+    assert_eq!(embedding(&response.results[0]).values.len(), 32, "the first neighbour");
+    assert_eq!(embedding(&response.results[6]).values.len(), 32, "the last neighbour");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_without_inputs_or_with_too_many_is_refused() {
+    let mut fixture = Fixture::start(|config| config.limits.max_inputs = 2).await;
+    for (inputs, reason) in [(vec![], Reason::Missing), (vec![text("a"); 3], Reason::TooMany)] {
+        let status = fixture.embed(inputs).await.expect_err("refused");
+        let violation = FieldViolation::from_status(&status).expect("a field's violation");
+        assert_eq!((violation.field.as_str(), violation.reason), ("inputs", reason), "{status:?}");
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn the_model_is_described() {
+    let mut fixture = Fixture::start(|_| {}).await;
+    let described = fixture.client.get_model(proto::GetModelRequest {}).await.expect("an answer");
+    let model = described.into_inner().model.expect("a model");
+    assert_eq!((model.name.as_str(), model.dimension), ("tiny", 32), "the folder's name");
+    assert_eq!((model.image_size, model.context_length), (32, 77), "its inputs");
+    assert_eq!((model.device.as_str(), model.dtype.as_str()), ("cpu", "f32"), "on this machine");
+    let limits = model.limits.expect("limits");
+    assert_eq!((limits.max_inputs, limits.max_image_pixels), (256, 64_000_000), "the defaults");
+    let embedded = fixture.embed(vec![text("a")]).await.expect("an answer");
+    assert_eq!(embedded.model_fingerprint, model.fingerprint, "the vectors are this model's");
+    assert_eq!(model.fingerprint.len(), 64, "a BLAKE3 hash in hexadecimal");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_is_refused() {
+    let mut fixture = Fixture::start(|config| config.server.max_message_bytes = ByteSize::kib(64)).await;
+    let large = Some(Content::Image(vec![0; 100 << 10].into()));
+    let status = fixture.embed(vec![large]).await.expect_err("too large");
+    assert_eq!(status.code(), Code::OutOfRange, "gRPC's own answer: {status:?}");
+    assert!(fixture.embed(vec![text("fine")]).await.is_ok(), "the connection lives on");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn more_than_the_queue_holds_is_refused_before_it_is_decoded() {
+    let mut fixture = Fixture::start(|config| config.queue.max_bytes = ByteSize::b(4000)).await;
+    let status = fixture.embed(vec![picture(1, 20, 20); 2]).await.expect_err("too much");
+    assert_eq!(status.code(), Code::ResourceExhausted, "3072 bytes of levels each: {status:?}");
+    assert!(fixture.embed(vec![picture(1, 20, 20)]).await.is_ok(), "one fits");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn calls_in_flight_are_finished_before_the_end() {
+    let mut fixture = Fixture::start(|config| config.batch.max_size = 4).await;
+    let first = fixture.embed(vec![text("a")]).await.expect("it runs");
+    let mut client = fixture.client.clone();
+    let inputs = vec![proto::EmbedInput { content: picture(3, 300, 300) }; 40];
+    let call = tokio::spawn(async move { client.embed(proto::EmbedRequest { inputs }).await });
+    // The call is under way once the server has begun to refuse nothing: one more answer says so.
+    let second = fixture.embed(vec![text("a")]).await.expect("it runs");
+    assert_eq!(first.results[0].outcome, second.results[0].outcome, "the same text");
+    fixture.stop().await;
+    let answer = call.await.expect("no panic");
+    if let Err(status) = &answer {
+        assert_eq!(status.code(), Code::Unavailable, "refused as a whole, or answered: {status:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_is_kept() {
+    let mut fixture = Fixture::start(|_| {}).await;
+    let inputs = vec![proto::EmbedInput { content: picture(3, 900, 900) }; 64];
+    let mut request = tonic::Request::new(proto::EmbedRequest { inputs });
+    request.set_timeout(Duration::from_millis(1));
+    let status = fixture.client.embed(request).await.expect_err("a millisecond is too short");
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_that_can_not_be_read_is_explained() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = Config { model: folder.path().to_owned(), ..Config::default() };
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let error = App::build(config, listener).await.expect_err("an empty folder").to_string();
+    assert!(error.contains("config.json"), "the missing file: {error}");
+}

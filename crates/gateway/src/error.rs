@@ -1,0 +1,14 @@
+//! Why a gateway could not be set up, or had to stop. Faults of calls are `tonic::Status`.
+
+/// A fault of set-up or of the listener.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Mesh(#[from] clipmesh_mesh::Error),
+    #[error("read the contracts: {0}")]
+    Contracts(#[from] prost::DecodeError),
+    #[error("`{origin}` is not an origin: {reason}")]
+    Origin { origin: String, reason: &'static str },
+    #[error("ask the listener for its address: {0}")]
+    Listener(#[from] std::io::Error),
+}

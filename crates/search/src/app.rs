@@ -1,0 +1,158 @@
+//! The service as a whole: what it is made of, and the order in which it comes up and goes down.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use clipmesh_mesh::{Shutdown, server};
+use clipmesh_proto::search::v1::collection_service_server::CollectionServiceServer;
+use clipmesh_proto::search::v1::item_service_server::ItemServiceServer;
+use clipmesh_proto::search::v1::search_service_server::SearchServiceServer;
+use tokio::net::TcpListener;
+use tonic::server::NamedService;
+
+use crate::blobs::{self, Blobs};
+use crate::cache::memory::Memory;
+use crate::cache::{Embeddings, Results};
+use crate::collections::Collections;
+use crate::config::{Config, StoreKind};
+use crate::embedder::Embedder;
+use crate::items::Items;
+use crate::query::Searches;
+use crate::service;
+use crate::store::edge::Edge;
+use crate::store::{self, VectorStore};
+use crate::thumbnail::Thumbnailer;
+use crate::vectors::Vectors;
+
+/// Why the service could not start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error("open the vector store: {0}")]
+    Store(#[from] store::Error),
+    #[error("open the object store: {0}")]
+    Blobs(String),
+    #[error(transparent)]
+    Mesh(#[from] clipmesh_mesh::Error),
+    #[error("find out where it listens: {0}")]
+    Listener(#[from] std::io::Error),
+}
+
+/// A search service that is ready to run.
+#[derive(Debug)]
+pub struct App {
+    server: server::Server,
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    store: Arc<dyn VectorStore>,
+}
+
+impl From<blobs::Error> for Error {
+    fn from(error: blobs::Error) -> Self {
+        Self::Blobs(error.to_string())
+    }
+}
+
+impl App {
+    /// Opens the stores and puts the parts together. The embedder need not be up.
+    ///
+    /// # Errors
+    /// A data folder that can't be used or is in use, a collection that can't be opened, or an
+    /// address of the embedder that is none.
+    pub async fn build(config: Config, listener: TcpListener) -> Result<Self, Error> {
+        let local_addr = listener.local_addr()?;
+        let embedder = Arc::new(Embedder::new(&config.embedder)?);
+        let store: Arc<dyn VectorStore> = match config.store.kind {
+            StoreKind::Edge => {
+                let root = config.data_dir.join("collections");
+                Arc::new(Edge::open(root, config.store.edge.clone()).await?)
+            }
+        };
+        let blobs = Blobs::in_folder(&config.data_dir.join("thumbnails"))?;
+        let uids: Vec<_> = store.collections().into_iter().map(|one| one.uid).collect();
+        blobs.retain(&uids).await?;
+
+        let server = serve(&config, &Parts { store: Arc::clone(&store), blobs, embedder });
+        Ok(Self { server, listener, local_addr, store })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Serves until `shutdown`, lets calls in flight finish, and brings everything onto the disk.
+    ///
+    /// # Errors
+    /// When accepting connections fails.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        let health = self.server.health();
+        // What needs the embedder tells so by itself: stored items, vectors and cached queries
+        // are served without one.
+        for service in [
+            CollectionServiceServer::<service::collections::Service>::NAME,
+            ItemServiceServer::<service::items::Service>::NAME,
+            SearchServiceServer::<service::search::Service>::NAME,
+        ] {
+            health.set(service, true).await;
+        }
+        let served = self.server.serve(self.listener, shutdown).await;
+        // Last, when no call can write any more.
+        self.store.close().await;
+        Ok(served?)
+    }
+}
+
+/// What the three services share.
+struct Parts {
+    store: Arc<dyn VectorStore>,
+    blobs: Blobs,
+    embedder: Arc<Embedder>,
+}
+
+fn serve(config: &Config, parts: &Parts) -> server::Server {
+    let Parts { store, blobs, embedder } = parts;
+    let cache = &config.cache;
+    let embeddings = Memory::new(cache.embeddings_bytes.as_u64(), cache.embeddings_ttl);
+    let results = Memory::new(cache.results_bytes.as_u64(), cache.results_ttl);
+    let vectors =
+        Arc::new(Vectors::new(Arc::clone(embedder), Embeddings::new(Arc::new(embeddings))));
+    let limits = &config.limits;
+
+    let collections = Collections {
+        store: Arc::clone(store),
+        blobs: blobs.clone(),
+        embedder: Arc::clone(embedder),
+    };
+    let items = Arc::new(Items::new(
+        Arc::clone(store),
+        Arc::clone(&vectors),
+        blobs.clone(),
+        Thumbnailer::new(limits.thumbnail_threads, limits.max_image_pixels),
+        limits.max_image_bytes,
+    ));
+    let searches = Searches {
+        store: Arc::clone(store),
+        vectors,
+        results: Results::new(Arc::new(results)),
+        max_image_bytes: limits.max_image_bytes,
+    };
+
+    let max_message = config.server.max_message_len();
+    server::Server::new(&config.server)
+        .service(
+            CollectionServiceServer::new(service::collections::Service::new(collections))
+                .max_decoding_message_size(max_message)
+                .max_encoding_message_size(max_message),
+        )
+        .service(
+            ItemServiceServer::new(service::items::Service::new(items, limits.stream_concurrency))
+                .max_decoding_message_size(max_message)
+                .max_encoding_message_size(max_message),
+        )
+        .service(
+            SearchServiceServer::new(service::search::Service::new(searches))
+                .max_decoding_message_size(max_message)
+                .max_encoding_message_size(max_message),
+        )
+}

@@ -1,0 +1,216 @@
+//! What an operator can set.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clipmesh_mesh::server;
+use clipmesh_mesh::settings::Validate;
+use clipmesh_telemetry as telemetry;
+use serde::{Deserialize, Serialize};
+
+use crate::store::edge;
+
+pub use crate::embedder::Config as Embedder;
+
+/// Settings of the search service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen. Default: 127.0.0.1:8081.
+    pub listen: SocketAddr,
+    /// The folder of everything that is kept: vectors in `collections`, small pictures in
+    /// `thumbnails`. One process at a time. Default: `data`.
+    pub data_dir: PathBuf,
+    pub limits: Limits,
+    pub store: Store,
+    pub cache: Cache,
+    pub embedder: Embedder,
+    pub server: server::Config,
+    pub telemetry: telemetry::Config,
+}
+
+/// Bounds of what is taken in, and of what is done at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Longest image file. Choose the embedder's limit, so that what it would refuse is not sent.
+    /// Default: 20 MiB.
+    pub max_image_bytes: ByteSize,
+    /// Width times height of a picture of which a thumbnail is made. Choose the embedder's limit.
+    /// Each pixel takes 4 to 16 bytes of memory while it is made. Default: 64000000.
+    pub max_image_pixels: u64,
+    /// Items of one `IndexItems` stream that are worked on at once. Higher fills the embedder's
+    /// batches; each holds its picture in memory. Default: 32.
+    pub stream_concurrency: NonZeroUsize,
+    /// Thumbnails made at once. Default: half the CPUs, at least 1.
+    pub thumbnail_threads: NonZeroUsize,
+}
+
+/// Where vectors live.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// Which engine. Default: `edge`.
+    pub kind: StoreKind,
+    pub edge: edge::Config,
+}
+
+/// The engines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// Qdrant's engine in this process, on this machine's disk.
+    #[default]
+    Edge,
+}
+
+/// What is kept in memory to spare work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    /// Room for vectors of pictures and words. One of 512 floats takes 2.3 KB. Default: 128 MiB.
+    pub embeddings_bytes: ByteSize,
+    /// How long a vector is kept. It is never out of date; the time only clears out what nobody
+    /// asks for. Default: 1 day.
+    #[serde(with = "humantime_serde")]
+    pub embeddings_ttl: Duration,
+    /// Room for answers. Default: 64 MiB.
+    pub results_bytes: ByteSize,
+    /// How long an answer is kept while its collection does not change. Default: 10 min.
+    #[serde(with = "humantime_serde")]
+    pub results_ttl: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
+            data_dir: PathBuf::from("data"),
+            limits: Limits::default(),
+            store: Store::default(),
+            cache: Cache::default(),
+            embedder: Embedder::default(),
+            server: server::Config::default(),
+            telemetry: telemetry::Config::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let positive = |number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            max_image_bytes: ByteSize::mib(20),
+            max_image_pixels: 64_000_000,
+            stream_concurrency: positive(32),
+            thumbnail_threads: positive(cpus / 2),
+        }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            embeddings_bytes: ByteSize::mib(128),
+            embeddings_ttl: Duration::from_secs(24 * 3600),
+            results_bytes: ByteSize::mib(64),
+            results_ttl: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Validate for Config {
+    fn faults(&self) -> Vec<String> {
+        let mut faults = self.server.faults("server");
+        if self.data_dir.as_os_str().is_empty() {
+            faults.push("`data_dir` must not be empty".to_owned());
+        }
+        let max_message = self.server.max_message_bytes.min(self.embedder.client.max_message_bytes);
+        if self.limits.max_image_bytes >= max_message {
+            faults.push(
+                "`limits.max_image_bytes` must be less than `server.max_message_bytes` and \
+                 `embedder.client.max_message_bytes`: an image travels in a message"
+                    .to_owned(),
+            );
+        }
+        if self.limits.max_image_pixels == 0 {
+            faults.push("`limits.max_image_pixels` must be at least 1".to_owned());
+        }
+        if !self.embedder.url.starts_with("http://") {
+            faults.push(format!(
+                "`embedder.url` must start with `http://`, unlike `{}`",
+                self.embedder.url
+            ));
+        }
+        if self.store.edge.flush_interval.is_zero() {
+            faults.push("`store.edge.flush_interval` must be longer than zero".to_owned());
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use clipmesh_mesh::settings::{self, Sources};
+
+    use super::*;
+
+    fn from_env(pairs: &[(&str, &str)]) -> Result<Config, settings::Error> {
+        let env: BTreeMap<_, _> =
+            pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+        settings::load(&Sources { env, ..Sources::default() })
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_survive_being_printed() {
+        let config = from_env(&[]).expect("valid");
+        assert_eq!(config, Config::default(), "nothing was set");
+        let text = toml::to_string(&config).expect("printable");
+        let again: Config = toml::from_str(&text).expect("readable");
+        assert_eq!(again, config, "what is printed can be used");
+    }
+
+    #[test]
+    fn takes_settings_from_the_environment() {
+        let config = from_env(&[
+            ("CLIPMESH__STORE__EDGE__SYNC_WRITES", "true"),
+            ("CLIPMESH__LIMITS__MAX_IMAGE_BYTES", "1 MiB"),
+            ("CLIPMESH__CACHE__RESULTS_TTL", "5s"),
+            ("CLIPMESH__LISTEN", "127.0.0.1:0"),
+        ])
+        .expect("valid");
+        assert!(config.store.edge.sync_writes, "a flag");
+        assert_eq!(config.limits.max_image_bytes, ByteSize::mib(1), "a size");
+        assert_eq!(config.cache.results_ttl, Duration::from_secs(5), "a time");
+        assert_eq!(config.listen.port(), 0, "an address");
+    }
+
+    #[test]
+    fn tells_all_faults_at_once() {
+        let faults = from_env(&[
+            ("CLIPMESH__LIMITS__MAX_IMAGE_BYTES", "1 GiB"),
+            ("CLIPMESH__LIMITS__MAX_IMAGE_PIXELS", "0"),
+            ("CLIPMESH__EMBEDDER__URL", "localhost"),
+            ("CLIPMESH__STORE__EDGE__FLUSH_INTERVAL", "0s"),
+            ("CLIPMESH__DATA_DIR", ""),
+        ]);
+        let Err(settings::Error::Invalid(faults)) = faults else {
+            panic!("refused as invalid: {faults:?}");
+        };
+        assert_eq!(faults.len(), 5, "each is named: {faults:?}");
+    }
+
+    #[test]
+    fn only_real_stores_can_be_chosen() {
+        assert!(
+            from_env(&[("CLIPMESH__STORE__KIND", "exact")]).is_err(),
+            "the oracle is for tests"
+        );
+    }
+}

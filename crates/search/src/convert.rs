@@ -1,0 +1,72 @@
+//! From protobuf to our own types and back. What comes in is checked here once, so that nothing
+//! behind it has to; each refusal names its field as the caller knows it.
+
+pub(crate) mod filter;
+pub(crate) mod item;
+pub(crate) mod page;
+pub(crate) mod query;
+
+use clipmesh_proto::code::{FieldViolation, Reason};
+use clipmesh_proto::ids::{self, CollectionName, Fingerprint, ItemId};
+use clipmesh_proto::search::v1;
+use jiff::Timestamp;
+
+use crate::store::{self, Distance};
+
+/// The name of a collection, from the field `field`.
+pub(crate) fn collection_name(field: &str, name: String) -> Result<CollectionName, FieldViolation> {
+    CollectionName::try_from(name).map_err(|error| bad_id(field, error))
+}
+
+/// The id of an item, from the field `field`.
+pub(crate) fn item_id(field: &str, id: String) -> Result<ItemId, FieldViolation> {
+    ItemId::try_from(id).map_err(|error| bad_id(field, error))
+}
+
+/// The fingerprint of a model, from the field `field`.
+pub(crate) fn fingerprint(field: &str, text: String) -> Result<Fingerprint, FieldViolation> {
+    Fingerprint::try_from(text).map_err(|error| bad_id(field, error))
+}
+
+/// How a new collection compares vectors.
+pub(crate) fn distance(number: i32) -> Result<Distance, FieldViolation> {
+    match v1::Distance::try_from(number) {
+        Ok(v1::Distance::Unspecified | v1::Distance::Cosine) => Ok(Distance::Cosine),
+        Err(_) => {
+            let message = format!("there is no distance with the number {number}");
+            Err(FieldViolation::new("distance", Reason::OutOfRange, message))
+        }
+    }
+}
+
+/// A collection as callers see it.
+pub(crate) fn collection(collection: store::Collection, item_count: u64) -> v1::Collection {
+    let distance = match collection.distance {
+        Distance::Cosine => v1::Distance::Cosine,
+    };
+    v1::Collection {
+        name: collection.name.to_string(),
+        model_fingerprint: collection.fingerprint.to_string(),
+        model_name: collection.model_name,
+        dimension: u32::try_from(collection.dimension).unwrap_or(u32::MAX),
+        distance: distance.into(),
+        create_time: Some(timestamp(collection.create_time)),
+        item_count,
+    }
+}
+
+fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+    // Before 1970 the nanoseconds of the one count down, of the other up; no item is that old.
+    prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
+}
+
+fn bad_id(field: &str, error: ids::Error) -> FieldViolation {
+    let reason = match error {
+        ids::Error::Empty => Reason::Empty,
+        ids::Error::TooLong { .. } => Reason::TextTooLong,
+        ids::Error::ControlCharacter | ids::Error::CollectionName | ids::Error::Hash => {
+            Reason::Malformed
+        }
+    };
+    FieldViolation::new(field, reason, error.to_string())
+}

@@ -1,0 +1,186 @@
+//! What can go wrong, by what the caller can do about it, and the status each kind becomes.
+
+use std::time::Duration;
+
+use clipmesh_proto::code::{self, FieldViolation};
+use clipmesh_proto::ids::{CollectionName, Fingerprint, ItemId};
+use tonic::{Code, Status};
+
+use crate::{blobs, store};
+
+/// When a caller may try again after a store or an embedder did not answer: long enough for a
+/// restart of either, short enough not to be noticed after a passing fault.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a request could not be served.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Invalid(#[from] FieldViolation),
+    #[error("there is no collection `{0}`")]
+    NoCollection(CollectionName),
+    #[error("there is no item `{id}` in collection `{collection}`")]
+    NoItem { collection: CollectionName, id: ItemId },
+    #[error("item `{id}` in collection `{collection}` has no thumbnail")]
+    NoThumbnail { collection: CollectionName, id: ItemId },
+    #[error("there is a collection `{0}` already")]
+    CollectionExists(CollectionName),
+    #[error("collection `{collection}` holds vectors of model {expected}, not of model {actual}")]
+    ModelMismatch { collection: CollectionName, expected: Fingerprint, actual: Fingerprint },
+    #[error("the embedder is busy")]
+    EmbedderBusy { retry_after: Duration },
+    #[error("no embedder answers: {0}")]
+    EmbedderUnavailable(String),
+    #[error("the time for the embedding is up")]
+    DeadlineExceeded,
+    #[error("the vector store does not answer: {0}")]
+    StoreUnavailable(String),
+    #[error("the object store does not answer: {0}")]
+    BlobsUnavailable(String),
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// Whether it says more of the call that met it than of what was asked. Another call with the
+    /// same request must not be given it.
+    pub(crate) fn is_of_one_call(&self) -> bool {
+        matches!(self, Self::DeadlineExceeded)
+    }
+
+    /// The same error, with the field named as the caller knows it.
+    #[must_use]
+    pub(crate) fn in_field(self, field: &str) -> Self {
+        if let Self::Invalid(violation) = self {
+            return Self::Invalid(violation.renamed(field));
+        }
+        self
+    }
+
+    /// What a failed call to the embedder means. Faults of single inputs come another way.
+    pub(crate) fn from_embedder(status: &Status) -> Self {
+        let message = || status.message().to_owned();
+        match status.code() {
+            Code::ResourceExhausted => {
+                let retry_after = code::retry_after(status).unwrap_or(RETRY_AFTER);
+                Self::EmbedderBusy { retry_after }
+            }
+            Code::DeadlineExceeded => Self::DeadlineExceeded,
+            // Cancelled by the other side, which is going down.
+            Code::Unavailable | Code::Cancelled => Self::EmbedderUnavailable(message()),
+            Code::Ok
+            | Code::Unknown
+            | Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::DataLoss
+            | Code::Unauthenticated => {
+                Self::Internal(format!("the embedder answered {:?}: {}", status.code(), message()))
+            }
+        }
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::NoCollection(name) => Self::NoCollection(name),
+            store::Error::CollectionExists(name) => Self::CollectionExists(name),
+            // Checked before the store is asked.
+            store::Error::WrongDimension { .. } => Self::Internal(error.to_string()),
+            store::Error::Failed(why) => Self::StoreUnavailable(why),
+        }
+    }
+}
+
+impl From<blobs::Error> for Error {
+    fn from(error: blobs::Error) -> Self {
+        Self::BlobsUnavailable(error.to_string())
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        match error {
+            Error::Invalid(violation) => violation.into_status(),
+            Error::NoCollection(_) | Error::NoItem { .. } | Error::NoThumbnail { .. } => {
+                Self::not_found(text)
+            }
+            Error::CollectionExists(_) => Self::already_exists(text),
+            Error::ModelMismatch { collection, .. } => {
+                code::precondition(text, "MODEL_MISMATCH", format!("collections/{collection}"))
+            }
+            Error::EmbedderBusy { retry_after } => code::busy(text, retry_after),
+            Error::EmbedderUnavailable(_) => code::unavailable(text, RETRY_AFTER),
+            Error::DeadlineExceeded => Self::deadline_exceeded(text),
+            // What exactly failed is for the operator.
+            Error::StoreUnavailable(why) => {
+                tracing::error!(%why, "the vector store failed");
+                code::unavailable("the vector store does not answer", RETRY_AFTER)
+            }
+            Error::BlobsUnavailable(why) => {
+                tracing::error!(%why, "the object store failed");
+                code::unavailable("the object store does not answer", RETRY_AFTER)
+            }
+            Error::Internal(why) => {
+                tracing::error!(%why, "internal error");
+                Self::internal("internal error")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clipmesh_proto::code::Reason;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_has_the_status_that_callers_rely_on() {
+        let name = CollectionName::try_from("c".to_owned()).expect("a name");
+        let id = ItemId::try_from("i".to_owned()).expect("an id");
+        let model = |digit: &str| Fingerprint::try_from(digit.repeat(64)).expect("64 digits");
+        let cases = [
+            (FieldViolation::new("f", Reason::Empty, "m").into(), Code::InvalidArgument),
+            (Error::NoCollection(name.clone()), Code::NotFound),
+            (Error::NoItem { collection: name.clone(), id: id.clone() }, Code::NotFound),
+            (Error::NoThumbnail { collection: name.clone(), id }, Code::NotFound),
+            (Error::CollectionExists(name.clone()), Code::AlreadyExists),
+            (Error::EmbedderBusy { retry_after: RETRY_AFTER }, Code::ResourceExhausted),
+            (Error::EmbedderUnavailable(String::new()), Code::Unavailable),
+            (Error::DeadlineExceeded, Code::DeadlineExceeded),
+            (Error::StoreUnavailable(String::new()), Code::Unavailable),
+            (Error::BlobsUnavailable(String::new()), Code::Unavailable),
+            (Error::Internal(String::new()), Code::Internal),
+        ];
+        for (error, code) in cases {
+            let status = Status::from(error.clone());
+            assert_eq!(status.code(), code, "{error}");
+            let is_passing = matches!(code, Code::Unavailable | Code::ResourceExhausted);
+            let retry_after = code::retry_after(&status);
+            assert_eq!(retry_after.is_some(), is_passing, "{error}: who may retry is told when");
+        }
+        let (expected, actual) = (model("a"), model("b"));
+        let mismatch = Error::ModelMismatch { collection: name, expected, actual };
+        let status = Status::from(mismatch);
+        assert_eq!(status.code(), Code::FailedPrecondition, "nothing to retry");
+        for digit in ["a", "b"] {
+            let fingerprint = digit.repeat(64);
+            assert!(status.message().contains(&fingerprint), "both models are named: {status:?}");
+        }
+    }
+
+    #[test]
+    fn internal_causes_stay_internal() {
+        let status = Status::from(Error::StoreUnavailable("/secret/path".to_owned()));
+        assert!(!status.message().contains("secret"), "a path is for the log: {status:?}");
+    }
+}

@@ -1,0 +1,38 @@
+//! Items, collections and search: what a picture is called, where its vector lives, and which
+//! pictures are near to it.
+//!
+//! ```text
+//!            service/  gRPC, one thin adapter per service
+//!               │
+//!  query · items · collections          the use cases
+//!     │         │         │
+//!  vectors ─► embedder    │             words and pixels become vectors elsewhere
+//!     │         │         │
+//!   cache     blobs     store           three traits or leaves over existing engines
+//! ```
+//!
+//! It does not look into pixels, except to make thumbnails, and holds no model. Its state lives
+//! in the store and in the object store; every other part can be thrown away at any time.
+//!
+//! Start from [`App`].
+
+mod app;
+mod blobs;
+mod cache;
+mod collections;
+pub mod config;
+mod convert;
+mod embedder;
+mod error;
+pub mod filter;
+pub mod item;
+mod items;
+mod metrics;
+mod query;
+mod service;
+pub mod store;
+mod thumbnail;
+mod vectors;
+
+pub use app::{App, Error};
+pub use config::Config;

@@ -1,0 +1,66 @@
+//! The names of what is measured here, and the only place that measures it.
+//!
+//! Labels are closed sets: operations of the store, caches, outcomes of indexing. Durations use
+//! the buckets that all services share.
+
+use metrics::{counter, histogram};
+use tokio::time::Instant;
+
+const STORE_SECONDS: &str = "clipmesh_search_store_operation_seconds";
+const STORE_UPKEEP_FAILURES: &str = "clipmesh_search_store_upkeep_failures_total";
+const CACHE_LOOKUPS: &str = "clipmesh_search_cache_lookups_total";
+const CACHE_UNREADABLE: &str = "clipmesh_search_cache_unreadable_total";
+const EMBEDDINGS_SHARED: &str = "clipmesh_search_embeddings_shared_total";
+const ITEMS_INDEXED: &str = "clipmesh_search_items_indexed_total";
+const THUMBNAIL_FAILURES: &str = "clipmesh_search_thumbnail_failures_total";
+
+/// Measures one operation of the store, its wait for a thread included.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct StoreTimer {
+    operation: &'static str,
+    start: Instant,
+}
+
+impl StoreTimer {
+    pub(crate) fn start(operation: &'static str) -> Self {
+        Self { operation, start: Instant::now() }
+    }
+
+    pub(crate) fn stop(self, is_ok: bool) {
+        let outcome = if is_ok { "ok" } else { "error" };
+        histogram!(STORE_SECONDS, "operation" => self.operation, "outcome" => outcome)
+            .record(self.start.elapsed());
+    }
+}
+
+/// `task` is `flush` or `optimize`.
+pub(crate) fn store_upkeep_failed(task: &'static str) {
+    counter!(STORE_UPKEEP_FAILURES, "task" => task).increment(1);
+}
+
+/// `cache` is `embeddings` or `results`.
+pub(crate) fn cache_looked_up(cache: &'static str, is_hit: bool) {
+    let outcome = if is_hit { "hit" } else { "miss" };
+    counter!(CACHE_LOOKUPS, "cache" => cache, "outcome" => outcome).increment(1);
+}
+
+/// An entry was there but can't be used.
+pub(crate) fn cache_unreadable(cache: &'static str) {
+    counter!(CACHE_UNREADABLE, "cache" => cache).increment(1);
+}
+
+/// A vector was wanted that another call was already waiting for.
+pub(crate) fn embedding_shared() {
+    counter!(EMBEDDINGS_SHARED).increment(1);
+}
+
+/// `outcome` is `created`, `replaced`, `unchanged` or `error`.
+pub(crate) fn item_indexed(outcome: &'static str) {
+    counter!(ITEMS_INDEXED, "outcome" => outcome).increment(1);
+}
+
+/// A picture was indexed, but no small one could be made of it.
+pub(crate) fn thumbnail_failed() {
+    counter!(THUMBNAIL_FAILURES).increment(1);
+}
