@@ -54,7 +54,8 @@ def generate(folder: Path):
     """The client's modules, made from the contracts."""
     stubs = folder / "stubs"
     stubs.mkdir()
-    protos = [str(path) for path in (ROOT / "proto").rglob("*.proto")]
+    # `google/rpc` comes ready-made with grpcio-status.
+    protos = [str(path) for path in (ROOT / "proto" / "clipmesh").rglob("*.proto")]
     options = ["protoc", f"-I{ROOT / 'proto'}", f"-I{Path(protoc.__file__).parent / '_proto'}"]
     if protoc.main([*options, f"--python_out={stubs}", f"--grpc_python_out={stubs}", *protos]) != 0:
         sys.exit("the contracts could not be compiled")

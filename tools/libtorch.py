@@ -74,6 +74,8 @@ def main() -> None:
     downloads.mkdir(parents=True, exist_ok=True)
     for wheel in wheels:
         unpack(fetch(wheel, system, downloads), staging, arguments.cuda)
+    if system.startswith("linux"):
+        hide_cuda(staging / "lib" / "libtorch.so")
     version = next(wheel.version for wheel in wheels if wheel.package == "torch")
     # torch-sys refuses a libtorch of another version by this file.
     (staging / "build-version").write_text(version + "\n")
@@ -158,6 +160,16 @@ def unpack(wheel: Path, folder: Path, cuda: bool) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(member) as source, path.open("wb") as copy:
                 shutil.copyfileobj(source, copy, 1 << 20)
+
+
+def hide_cuda(libtorch: Path) -> None:
+    """Makes `-ltorch` mean the libraries that have something to link against.
+
+    libtorch.so itself holds no code, but needs libtorch_cuda.so, which a CPU host has not. The
+    linker would keep it for one symbol that it and libc10.so both export; no library of the wheels
+    needs it at run time.
+    """
+    libtorch.write_text("INPUT ( libtorch_cpu.so libc10.so )\n")
 
 
 def place(member: PurePosixPath, cuda: bool) -> PurePosixPath | None:

@@ -9,8 +9,8 @@ use clipmesh_proto::embedder::v1::embedder_service_server::{EmbedderServiceServe
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use crate::backend::Description;
 use crate::backend::thread::Thread;
+use crate::backend::{self, Description, Options};
 use crate::batcher::{self, Bounds, Driver, Input};
 use crate::canary::Canary;
 use crate::config::Config;
@@ -131,23 +131,14 @@ where
     Ok(result?)
 }
 
-#[cfg(feature = "torch")]
 async fn load(model: &Arc<Model>, config: &Config) -> Result<Thread, Error> {
-    use crate::backend;
-
-    let options = backend::Options {
+    let options = Options {
         device: config.device,
         dtype: config.dtype,
         compute_threads: config.compute_threads,
     };
     let model = Arc::clone(model);
     Ok(Thread::start(move || backend::load(&model, &options)).await?)
-}
-
-#[cfg(not(feature = "torch"))]
-#[expect(clippy::unused_async, reason = "with a backend it is")]
-async fn load(_model: &Arc<Model>, _config: &Config) -> Result<Thread, Error> {
-    Err(Error::NoBackend)
 }
 
 async fn warm_up(driver: &Driver, model: &Model, config: &Config) -> Result<Canary, Error> {

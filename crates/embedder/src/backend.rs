@@ -11,7 +11,6 @@ mod torch;
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +50,8 @@ pub struct Description {
 /// Why a backend can't start, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("this program was built without a backend; build it with the feature `torch`")]
+    NoBackend,
     #[error("CUDA was asked for, but {reason}")]
     NoCuda { reason: String },
     #[error("`{}` is computed on CUDA only; leave `dtype` at `auto` or set `f32`", .0.as_str())]
@@ -103,10 +104,16 @@ pub enum DtypeChoice {
 /// thread that is to own the model.
 ///
 /// # Errors
-/// A device that is not there, or weights that can't be loaded onto it.
-#[cfg(feature = "torch")]
-pub fn load(model: &Arc<Model>, options: &Options) -> Result<Box<dyn Backend>, Error> {
-    Ok(Box::new(torch::Torch::load(model, options)?))
+/// A device that is not there, or weights that can't be loaded onto it; [`Error::NoBackend`] in a
+/// program that was built without one.
+pub fn load(model: &Model, options: &Options) -> Result<Box<dyn Backend>, Error> {
+    #[cfg(feature = "torch")]
+    return Ok(Box::new(torch::Torch::load(model, options)?));
+    #[cfg(not(feature = "torch"))]
+    {
+        tracing::debug!(weights = %model.weights.file().display(), ?options, "nothing loads them");
+        Err(Error::NoBackend)
+    }
 }
 
 // === impl Batch ===

@@ -14,8 +14,6 @@ const RESTART_TIME: Duration = Duration::from_secs(5);
 /// Why an embedder can't start, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("this binary was built without a backend; build it with the feature `torch`")]
-    NoBackend,
     #[error(transparent)]
     Model(#[from] model::Error),
     #[error(transparent)]

@@ -79,7 +79,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("listen for signals")?;
     let listener = TcpListener::bind(config.listen).await.context("open the port")?;
     let app = App::build(config, listener).await?;
-    tracing::info!(address = %app.local_addr(), version = env!("CARGO_PKG_VERSION"), "embedder listens");
+    let (address, version) = (app.local_addr(), env!("CARGO_PKG_VERSION"));
+    tracing::info!(%address, version, "embedder listens");
     let ended = app.run(shutdown).await;
     tracing::info!("embedder stopped");
     telemetry.shutdown().await;

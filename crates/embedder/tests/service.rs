@@ -33,7 +33,8 @@ impl Fixture {
         let folder = tempfile::tempdir().expect("a folder");
         let model = folder.path().join("tiny");
         random::write(&model, &Architecture::Tiny.config(), 1, Dtype::F32).expect("a model");
-        let mut config = Config { model, compute_threads: 1, decode_threads: 2, ..Config::default() };
+        let mut config =
+            Config { model, compute_threads: 1, decode_threads: 2, ..Config::default() };
         change(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let app = App::build(config, listener).await.expect("an embedder");
@@ -45,7 +46,10 @@ impl Fixture {
         Self { client, shutdown, running, folder }
     }
 
-    async fn embed(&mut self, inputs: Vec<Option<Content>>) -> Result<proto::EmbedResponse, tonic::Status> {
+    async fn embed(
+        &mut self,
+        inputs: Vec<Option<Content>>,
+    ) -> Result<proto::EmbedResponse, tonic::Status> {
         let inputs = inputs.into_iter().map(|content| proto::EmbedInput { content }).collect();
         Ok(self.client.embed(proto::EmbedRequest { inputs }).await?.into_inner())
     }
@@ -174,7 +178,8 @@ async fn the_model_is_described() {
 
 #[tokio::test]
 async fn a_message_over_the_limit_is_refused() {
-    let mut fixture = Fixture::start(|config| config.server.max_message_bytes = ByteSize::kib(64)).await;
+    let mut fixture =
+        Fixture::start(|config| config.server.max_message_bytes = ByteSize::kib(64)).await;
     let large = Some(Content::Image(vec![0; 100 << 10].into()));
     let status = fixture.embed(vec![large]).await.expect_err("too large");
     assert_eq!(status.code(), Code::OutOfRange, "gRPC's own answer: {status:?}");

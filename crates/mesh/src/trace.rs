@@ -72,7 +72,7 @@ fn finish(span: &Span, code: Code, started_at: Instant) {
     let elapsed_ms = started_at.elapsed().as_secs_f64() * 1e3;
     // Logged where it is handled, once, at a level that the code decides.
     match code {
-        Code::Internal | Code::Unknown | Code::DataLoss | Code::Unimplemented => {
+        Code::Internal | Code::Unknown | Code::DataLoss => {
             span.record(semconv::OTEL_STATUS_CODE, "error");
             tracing::error!(code = ?code, elapsed_ms, "call failed");
         }
@@ -91,6 +91,7 @@ fn finish(span: &Span, code: Code, started_at: Instant) {
         | Code::FailedPrecondition
         | Code::Aborted
         | Code::OutOfRange
+        | Code::Unimplemented
         | Code::Unauthenticated => {
             tracing::debug!(code = ?code, elapsed_ms, "call finished");
         }

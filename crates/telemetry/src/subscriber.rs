@@ -1,5 +1,7 @@
 //! What becomes of spans and events: log lines, and spans of a trace.
 
+use std::io::IsTerminal as _;
+
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Level;
@@ -14,7 +16,11 @@ pub(crate) fn install(config: &Config, provider: &SdkTracerProvider) -> Result<(
     let filter = EnvFilter::try_new(&config.log_filter)
         .map_err(|source| Error::Filter { filter: config.log_filter.clone(), source })?;
     let lines = match config.log_format {
-        LogFormat::Text => fmt::layer().with_writer(std::io::stderr).boxed(),
+        LogFormat::Text => {
+            // Colours are for eyes; in a file they are noise.
+            let is_terminal = std::io::stderr().is_terminal();
+            fmt::layer().with_ansi(is_terminal).with_writer(std::io::stderr).boxed()
+        }
         LogFormat::Json => {
             fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed()
         }

@@ -9,8 +9,6 @@ mod layers;
 mod text;
 mod vision;
 
-use std::sync::Arc;
-
 use tch::{Device, Kind, TchError, Tensor};
 
 use self::layers::Loader;
@@ -27,7 +25,7 @@ pub(super) struct Torch {
 }
 
 impl Torch {
-    pub(super) fn load(model: &Arc<Model>, options: &Options) -> Result<Self, Error> {
+    pub(super) fn load(model: &Model, options: &Options) -> Result<Self, Error> {
         let device = device::choose(options.device)?;
         let dtype = dtype(options.dtype, device)?;
         if options.compute_threads > 0 {

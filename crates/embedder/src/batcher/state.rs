@@ -233,6 +233,16 @@ mod tests {
         bytes: u64,
     }
 
+    /// Identity, whether it is a text, deadline and size.
+    type Waiting = (usize, bool, Option<Instant>, u64);
+
+    /// What the next batch must be.
+    fn oldest_lane(waiting: &[Waiting]) -> Vec<usize> {
+        let kind = waiting.first().map(|entry| entry.1);
+        let lane = waiting.iter().filter(|entry| Some(entry.1) == kind);
+        lane.take(BOUNDS.max_batch).map(|entry| entry.0).collect()
+    }
+
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             4 => (any::<bool>(), 0..40_u64, proptest::option::of(0..30_u64))
@@ -251,8 +261,8 @@ mod tests {
         ) {
             let mut state = State::new(BOUNDS);
             let mut now = Instant::now();
-            // Identity, kind, deadline and size of what waits, in order of arrival.
-            let mut waiting: Vec<(usize, bool, Option<Instant>, u64)> = Vec::new();
+            // In order of arrival.
+            let mut waiting: Vec<Waiting> = Vec::new();
             let mut abandoned = Vec::new();
             for (id, step) in steps.into_iter().enumerate() {
                 match step {
@@ -282,23 +292,19 @@ mod tests {
                             let at = waiting.iter().position(|entry| entry.0 == item.id);
                             let (id, _, deadline, _) = waiting.remove(at.expect("it was waiting"));
                             let is_late = deadline.is_some_and(|deadline| deadline <= now);
-                            prop_assert!(is_late || abandoned.contains(&id), "nobody else is dropped");
+                            let is_dead = is_late || abandoned.contains(&id);
+                            prop_assert!(is_dead, "nobody else is dropped");
                             state.release(Load { inputs: 1, bytes: item.bytes });
                         }
                         let batch = state.next_batch();
-                        let first_kind = waiting.first().map(|entry| entry.1);
-                        let expected: Vec<usize> = waiting
-                            .iter()
-                            .filter(|entry| Some(entry.1) == first_kind)
-                            .take(BOUNDS.max_batch)
-                            .map(|entry| entry.0)
-                            .collect();
+                        let expected = oldest_lane(&waiting);
                         let ids: Vec<usize> = batch.iter().map(|queued| queued.item.id).collect();
                         prop_assert_eq!(&ids, &expected, "the longest waiting, its lane in order");
                         for queued in batch {
                             let is_late = queued.deadline.is_some_and(|deadline| deadline <= now);
                             prop_assert!(!is_late, "nothing late is computed");
-                            prop_assert!(!abandoned.contains(&queued.item.id), "nor anything unwanted");
+                            let is_wanted = !abandoned.contains(&queued.item.id);
+                            prop_assert!(is_wanted, "nor anything unwanted");
                             state.release(Load { inputs: 1, bytes: queued.item.bytes });
                         }
                         waiting.retain(|entry| !ids.contains(&entry.0));
@@ -307,7 +313,8 @@ mod tests {
             }
             let rest: Vec<usize> = state.close().into_iter().map(|item| item.id).collect();
             prop_assert_eq!(rest.len(), waiting.len(), "what is left comes back");
-            prop_assert_eq!(state.admit(Load::default()), Err(Refusal::Closed), "and nothing more goes in");
+            let refused = state.admit(Load::default());
+            prop_assert_eq!(refused, Err(Refusal::Closed), "and nothing more goes in");
         }
     }
 

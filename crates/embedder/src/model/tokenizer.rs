@@ -1,9 +1,9 @@
 //! From text to token ids, as the reference implementation's `CLIPTokenizer` does it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
-use tokenizers::TruncationParams;
+use tokenizers::{AddedToken, TruncationParams};
 
 use super::config::Text;
 use super::{Error, Pooling};
@@ -12,8 +12,10 @@ pub(super) const FILE: &str = "tokenizer.json";
 const VOCABULARY_FILE: &str = "vocab.json";
 const MERGES_FILE: &str = "merges.txt";
 
-/// Files that may name the padding token, the first one first.
+/// Files that may name special tokens, the first one first.
 const SPECIAL_TOKENS_FILES: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
+const SPECIAL_TOKENS: [&str; 4] = ["bos_token", "eos_token", "unk_token", PADDING_TOKEN];
+const PADDING_TOKEN: &str = "pad_token";
 
 pub(super) const START: &str = "<|startoftext|>";
 pub(super) const END: &str = "<|endoftext|>";
@@ -66,6 +68,7 @@ impl Tokenizer {
         let truncation = TruncationParams { max_length: text.context_length, ..Default::default() };
         inner.with_truncation(Some(truncation)).map_err(|error| fault(error.to_string()))?;
 
+        let padding_id = add_special_tokens(folder, &mut inner)?;
         let mut tokenizer = Self { inner, pooling: text.pooling, padding_id: 0, source };
         let nothing = tokenizer.encode("")?;
         let Some(&end_id) = nothing.ids.last() else {
@@ -85,7 +88,7 @@ impl Tokenizer {
                 text.vocabulary
             )));
         }
-        tokenizer.padding_id = padding_id(folder, &tokenizer.inner)?.unwrap_or(end_id);
+        tokenizer.padding_id = padding_id.unwrap_or(end_id);
         Ok(tokenizer)
     }
 
@@ -198,29 +201,40 @@ pub(super) fn byte_characters() -> Vec<char> {
     printable.chain(hidden).collect()
 }
 
-/// The padding token that the folder's small files name; `None` if they name none.
-fn padding_id(folder: &Path, tokenizer: &tokenizers::Tokenizer) -> Result<Option<u32>, Error> {
-    for file in SPECIAL_TOKENS_FILES.map(|name| folder.join(name)) {
-        let Some(token) = padding_token(&file)? else { continue };
-        return match tokenizer.token_to_id(&token) {
-            Some(id) => Ok(Some(id)),
-            None => Err(Error::Tokenizer {
-                file,
-                message: format!("its padding token `{token}` is unknown"),
-            }),
-        };
+/// Makes the tokens special that the folder's small files name, and returns the padding token's id.
+/// A special token is found in a text before it is split into words, so that with a padding token
+/// of `!` every exclamation mark is padding; that is how the reference has it.
+fn add_special_tokens(
+    folder: &Path,
+    tokenizer: &mut tokenizers::Tokenizer,
+) -> Result<Option<u32>, Error> {
+    let mut padding_id = None;
+    for key in SPECIAL_TOKENS {
+        for file in SPECIAL_TOKENS_FILES.map(|name| folder.join(name)) {
+            let Some(token) = special_token(&file, key)? else { continue };
+            let fault = |message| Error::Tokenizer { file: file.clone(), message };
+            let id = tokenizer
+                .token_to_id(&token)
+                .ok_or_else(|| fault(format!("its `{key}`, `{token}`, is no known token")))?;
+            tokenizer
+                .add_special_tokens([AddedToken::from(token, true)])
+                .map_err(|error| fault(error.to_string()))?;
+            if key == PADDING_TOKEN {
+                padding_id = Some(id);
+            }
+            break;
+        }
     }
-    Ok(None)
+    Ok(padding_id)
 }
 
-fn padding_token(file: &PathBuf) -> Result<Option<String>, Error> {
+fn special_token(file: &Path, key: &str) -> Result<Option<String>, Error> {
     if !file.exists() {
         return Ok(None);
     }
     let root = super::section::read(file)?;
     // Either the token, or an object that holds it.
-    let token =
-        root.value("pad_token").and_then(|token| token.as_str().or(token["content"].as_str()));
+    let token = root.value(key).and_then(|token| token.as_str().or(token["content"].as_str()));
     Ok(token.map(str::to_owned))
 }
 

@@ -22,7 +22,7 @@ pub(super) fn choose(choice: DeviceChoice) -> Result<Device, Error> {
     };
     match (cuda(index), choice) {
         (Ok(()), _) => {
-            tracing::info!(device = %format_args!("cuda:{index}"), reason = "CUDA works", "device chosen");
+            tracing::info!(device = "cuda", index, reason = "CUDA works", "device chosen");
             Ok(Device::Cuda(index))
         }
         (Err(reason), DeviceChoice::Auto) => {
