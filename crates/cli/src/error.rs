@@ -58,7 +58,7 @@ pub(crate) enum Error {
     /// The same, with the exit code of what failed last.
     #[error("not all of it worked")]
     Told(u8),
-    #[error("interrupted")]
+    #[error("interrupted; the same command goes on from here")]
     Interrupted,
     #[error("write the output: {0}")]
     Output(#[from] io::Error),

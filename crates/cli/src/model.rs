@@ -20,9 +20,12 @@ impl Command {
         // Weights of hundreds of megabytes are read and written.
         let work = tokio::task::spawn_blocking(move || self.action.run(&mut io::stdout().lock()));
         let done = work.await.map_err(|error| Error::Runtime(error.into()))?;
-        done.map_err(|error| match error {
-            clipmesh_embedder::Error::Io(error) => Error::Output(error),
-            error => Error::Part { name: "model", message: error.to_string() },
+        done.map_err(|error| {
+            // Faults of the model's own files come with their names; this one is of the output.
+            if let clipmesh_embedder::Error::Io(error) = error {
+                return Error::Output(error);
+            }
+            Error::Part { name: "model", message: error.to_string() }
         })
     }
 }

@@ -17,7 +17,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 pub use jpeg::{cmyk_jpeg, jpeg_with_orientation};
-pub use png::{giant_png, giant_png_header, palette_png_with_alpha};
+pub use png::{giant_png, giant_png_start, palette_png_with_alpha};
 
 /// Edge of a tile in pixels.
 const TILE: u32 = 8;

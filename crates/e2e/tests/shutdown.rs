@@ -43,8 +43,6 @@ fn request(key: u64) -> search::IndexItemsRequest {
 async fn stop_in_the_middle(mesh: Builder, victim: Service) {
     let (mut sandbox, mut clients) = start(mesh).await;
     let (sender, receiver) = mpsc::channel(4);
-    let mut acks =
-        clients.index_stream(ReceiverStream::new(receiver)).await.expect("the stream opens");
     let feeding = tokio::spawn(async move {
         // More than can be done before the stop; ends when nobody takes them any more.
         for key in 0..100_000 {
@@ -53,6 +51,8 @@ async fn stop_in_the_middle(mesh: Builder, victim: Service) {
             }
         }
     });
+    let mut acks =
+        clients.index_stream(ReceiverStream::new(receiver)).await.expect("the stream opens");
     let mut kept = BTreeSet::new();
     while kept.len() < 5 {
         let ack = acks.next().await.expect("the stream goes on").expect("and is well");
@@ -105,11 +105,11 @@ async fn a_stream_that_ends_within_the_drain_is_finished() {
     let (mut sandbox, mut clients) = start(Sandbox::builder()).await;
     let count = 30;
     let (sender, receiver) = mpsc::channel(count as usize);
+    for key in 0..count {
+        sender.send(request(key)).await.expect("there is room for all of them");
+    }
     let mut acks =
         clients.index_stream(ReceiverStream::new(receiver)).await.expect("the stream opens");
-    for key in 0..count {
-        sender.send(request(key)).await.expect("the stream takes all of them");
-    }
     let first = acks.next().await.expect("the stream goes on").expect("and is well");
     let mut kept = BTreeSet::from([first.key]);
     for service in [Service::Gateway, Service::Search, Service::Embedder] {

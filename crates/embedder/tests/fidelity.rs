@@ -15,17 +15,8 @@ use clipmesh_embedder::preprocess::{Picture, Preprocessor};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-/// Share of the levels of all pictures with full colour that may differ by more than one.
+/// Share of the levels of all pictures that may differ by more than one.
 const STRAY_LEVELS: f64 = 0.001;
-
-/// The same for JPEGs that hold colour at half the resolution. Our decoder rounds twice where the
-/// reference's rounds once when it brings colour to full size, which moves a twentieth of a
-/// file's levels by two or more. Making a photo small averages that away; the golden pictures are
-/// themselves small, and one is made larger.
-const STRAY_LEVELS_OF_HALF_COLOUR: f64 = 0.012;
-
-/// What the names of such JPEGs hold. Where nothing else is said, an encoder halves colour.
-const HALF_COLOUR: [&str; 5] = ["420.jpg", "422.jpg", "progressive.jpg", "restart.jpg", "wide.jpg"];
 
 /// Lowest cosine to the reference's vectors.
 const SAME: f64 = 0.9999;
@@ -122,28 +113,23 @@ impl Subject {
 fn levels_are_those_of_the_reference_s_processor() {
     let golden = Golden::read();
     for subject in golden.subjects() {
-        // Of each kind: levels in all, and those that differ by more than one.
-        let (mut full_colour, mut half_colour) = ((0, 0), (0, 0));
+        // Levels in all, and those that differ by more than one.
+        let (mut levels, mut stray) = (0, 0);
         for image in golden.images() {
             let file = text(&image["file"]);
             let picture = subject.picture(&image);
             let (shape, expected) = golden.bytes(&subject.golden["pixels"][&file]);
             assert_eq!(picture.levels.len(), shape.iter().product::<usize>(), "size of {file}");
             let distances = picture.levels.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b));
-            let stray = distances.filter(|&distance| distance > 1).count();
+            let strayed = distances.filter(|&distance| distance > 1).count();
             let is_lossless = !file.ends_with(".jpg") && file != "landscape.webp";
-            assert!(!is_lossless || stray == 0, "{stray} levels of {file}, which loses nothing");
-            let has_half_colour = HALF_COLOUR.iter().any(|name| file.ends_with(name));
-            let kind = if has_half_colour { &mut half_colour } else { &mut full_colour };
-            *kind = (kind.0 + expected.len(), kind.1 + stray);
+            assert!(!is_lossless || strayed == 0, "{strayed} levels of {file}, which loses nothing");
+            levels += expected.len();
+            stray += strayed;
         }
-        for ((levels, stray), bound) in
-            [(full_colour, STRAY_LEVELS), (half_colour, STRAY_LEVELS_OF_HALF_COLOUR)]
-        {
-            let share = stray as f64 / levels as f64;
-            println!("{}: {stray} of {levels} levels are off by more than one", subject.name());
-            assert!(share <= bound, "{}: {stray} of {levels} levels are off", subject.name());
-        }
+        println!("{}: {stray} of {levels} levels are off by more than one", subject.name());
+        let share = stray as f64 / levels as f64;
+        assert!(share <= STRAY_LEVELS, "{}: {stray} of {levels} levels are off", subject.name());
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::output;
 /// How often the bar is drawn anew while nothing happens, so that its clock runs.
 const TICK: Duration = Duration::from_millis(200);
 
-const TEMPLATE: &str = "{bar:30} {human_pos}/{human_len} files  {rate}  {eta} left";
+const TEMPLATE: &str = "{bar:30} {human_pos}/{human_len} files  {rate}  {left}";
 
 /// Counts what becomes of each file, and tells of each that failed as it fails.
 #[derive(Debug)]
@@ -58,8 +58,14 @@ impl Report {
         let style = ProgressStyle::with_template(TEMPLATE)
             .expect("the template is well formed")
             .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
-                // A terminal line can't fail, and the trait's `Result` has nowhere to go.
+                // A line in memory can't fail, and there is nowhere to tell it.
                 let _never_fails = write!(out, "{:.1}/s", state.per_sec());
+            })
+            .with_key("left", |state: &ProgressState, out: &mut dyn fmt::Write| {
+                // Nothing is known of the time left before the first file is done.
+                if state.pos() > 0 {
+                    let _never_fails = write!(out, "{:#} left", HumanDuration(state.eta()));
+                }
             })
             .progress_chars("━━─");
         bar.set_style(style);

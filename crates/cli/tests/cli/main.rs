@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::mesh::{Mesh, Output, clipmesh, model};
+use crate::mesh::{Mesh, Output, clipmesh, ended, model};
 
 /// Writes a picture of coloured stripes; each seed gives another one.
 fn picture(path: &Path, seed: u32) {
@@ -227,6 +227,35 @@ fn a_restarted_mesh_has_kept_everything() {
     assert_eq!(mesh.json(&["items", "count"], 0)["count"], 3, "as it was left");
     let again = mesh.json(&["index", folder.path().to_str().expect("a plain path")], 1);
     assert_eq!(again["already_there"], 3, "and known: {again}");
+    mesh.stop();
+}
+
+#[test]
+fn indexing_goes_on_where_a_killed_mesh_left_off() {
+    const PICTURES: u32 = 200;
+    let folder = tempfile::tempdir().expect("make a folder");
+    for seed in 0..PICTURES {
+        picture(&folder.path().join(format!("{seed}.png")), seed);
+    }
+    let data = tempfile::tempdir().expect("make a folder");
+    let mut mesh = Mesh::start_at(data.path());
+    let address = mesh.address().to_owned();
+    mesh.json(&["collections", "create", "images"], 0);
+    let path = folder.path().to_str().expect("a plain path");
+    // One at a time, so that it is still at it when the mesh is killed.
+    let mut indexing = mesh.spawn(&["index", path, "--in-flight", "1"]);
+    while mesh.json(&["items", "count"], 0)["count"].as_u64() < Some(5) {}
+    mesh.kill();
+    let ended_before = indexing.try_wait().expect("ask for its status");
+    assert_eq!(ended_before, None, "it was still at work");
+
+    let mesh = Mesh::start_on(&address, data.path());
+    let indexed = ended(indexing);
+    assert_eq!(indexed.code, 0, "it went on by itself: {indexed:?}");
+    let summary = format!("{PICTURES} indexed in ");
+    assert!(indexed.stdout.starts_with(&summary), "none is lost or told twice: {indexed:?}");
+    assert!(indexed.stderr.contains("the connection was lost"), "and said so: {indexed:?}");
+    assert_eq!(mesh.json(&["items", "count"], 0)["count"], PICTURES, "all are there");
     mesh.stop();
 }
 

@@ -16,15 +16,15 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a command left behind.
 #[derive(Debug)]
-pub struct Output {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Output {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// `clipmesh up` with a small model; killed if a test fails.
 #[derive(Debug)]
-pub struct Mesh {
+pub(crate) struct Mesh {
     child: Option<Child>,
     log: Option<thread::JoinHandle<String>>,
     server: String,
@@ -36,7 +36,7 @@ pub struct Mesh {
 
 impl Mesh {
     /// A mesh with nothing in it.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let data = tempfile::tempdir().expect("make a folder");
         let mut mesh = Self::start_at(data.path());
         mesh._data = Some(data);
@@ -44,9 +44,14 @@ impl Mesh {
     }
 
     /// A mesh with what is in this folder.
-    pub fn start_at(data: &Path) -> Self {
+    pub(crate) fn start_at(data: &Path) -> Self {
+        Self::start_on("127.0.0.1:0", data)
+    }
+
+    /// A mesh at this address, with what is in this folder.
+    pub(crate) fn start_on(listen: &str, data: &Path) -> Self {
         let mut child = command()
-            .args(["up", "--listen", "127.0.0.1:0", "--json", "--device", "cpu"])
+            .args(["up", "--listen", listen, "--json", "--device", "cpu"])
             .args(["--log-format", "json"])
             .arg("--model")
             .arg(model())
@@ -78,26 +83,39 @@ impl Mesh {
         mesh
     }
 
+    /// Host and port of its gateway.
+    pub(crate) fn address(&self) -> &str {
+        self.server.trim_start_matches("http://")
+    }
+
+    /// Starts a client command and leaves it to itself.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
+        let mut command = command();
+        command.args(arguments).args(["--server", &self.server]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("start the command")
+    }
+
     /// Runs a client command.
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         output(command().args(arguments).args(["--server", &self.server]))
     }
 
     /// Runs a client command that must end with `code`, and reads its one document.
-    pub fn json(&self, arguments: &[&str], code: i32) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str], code: i32) -> Value {
         let output = self.run(&[arguments, &["--json"]].concat());
         assert_eq!(output.code, code, "`{}`: {output:?}", arguments.join(" "));
         serde_json::from_str(&output.stdout).expect("one JSON document")
     }
 
     /// Stops it as an orchestrator does.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         let (code, log) = self.signal(Signal::TERM);
         assert_eq!(code, Some(0), "a clean stop; its log:\n{log}");
     }
 
     /// Stops it as a person does; returns the exit code and the log.
-    pub fn interrupt(self) -> (Option<i32>, String) {
+    pub(crate) fn interrupt(self) -> (Option<i32>, String) {
         self.signal(Signal::INT)
     }
 
@@ -113,7 +131,8 @@ impl Mesh {
         (status.code(), self.read_log())
     }
 
-    fn kill(&mut self) -> String {
+    /// Ends it as a power cut does.
+    pub(crate) fn kill(&mut self) -> String {
         if let Some(mut child) = self.child.take() {
             // Fails only if it has ended already, and then there is nothing left to do.
             let _already_ended = child.kill();
@@ -137,7 +156,7 @@ impl Drop for Mesh {
 }
 
 /// A small model with random weights, made once.
-pub fn model() -> &'static Path {
+pub(crate) fn model() -> &'static Path {
     static MODEL: OnceLock<PathBuf> = OnceLock::new();
     MODEL.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli-model");
@@ -151,8 +170,14 @@ pub fn model() -> &'static Path {
     })
 }
 
+/// Waits for a command that was left to itself.
+pub(crate) fn ended(child: Child) -> Output {
+    let ended = within(STOP_LIMIT, move || child.wait_with_output().expect("its output"));
+    read(ended.expect("it comes to an end"))
+}
+
 /// Runs a command that needs no mesh.
-pub fn clipmesh(arguments: &[&str]) -> Output {
+pub(crate) fn clipmesh(arguments: &[&str]) -> Output {
     output(command().args(arguments))
 }
 
@@ -169,7 +194,10 @@ fn command() -> Command {
 }
 
 fn output(command: &mut Command) -> Output {
-    let output = command.output().expect("run the command");
+    read(command.output().expect("run the command"))
+}
+
+fn read(output: std::process::Output) -> Output {
     Output {
         code: output.status.code().expect("it was not killed"),
         stdout: String::from_utf8(output.stdout).expect("text"),

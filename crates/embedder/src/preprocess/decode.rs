@@ -2,6 +2,8 @@
 //! any: 16-bit levels lose their low byte, transparency is laid on white, CMYK and grey become
 //! RGB, the first frame of an animation counts.
 
+mod jpeg;
+
 use std::io::Cursor;
 
 use image::error::{ImageError, UnsupportedError};
@@ -59,8 +61,12 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<Decoded, Fault> {
     }
     // Metadata that can't be read is no reason to refuse a picture.
     let orientation = decoder.orientation().map(Orientation::from).unwrap_or_default();
-    let image = DynamicImage::from_decoder(decoder).map_err(fault)?;
-    Ok(Decoded { rgb: rgb(image)?, orientation, format: name })
+    let exact = (format == ImageFormat::Jpeg).then(|| jpeg::rgb(bytes, width, height)).flatten();
+    let rgb = match exact {
+        Some(rgb) => rgb,
+        None => rgb(DynamicImage::from_decoder(decoder).map_err(fault)?)?,
+    };
+    Ok(Decoded { rgb, orientation, format: name })
 }
 
 /// Finds the format in the first bytes; a file's name counts for nothing.

@@ -1,5 +1,7 @@
 //! Finds the device to compute on.
 
+use std::error::Error as _;
+
 use libloading::Library;
 use tch::{Cuda, Device};
 
@@ -37,7 +39,11 @@ pub(super) fn choose(choice: DeviceChoice) -> Result<Device, Error> {
 
 /// Makes CUDA known and checks that there is a device of this index.
 fn cuda(index: usize) -> Result<(), String> {
-    load_library().map_err(|error| format!("libtorch's CUDA part can't be loaded: {error}"))?;
+    load_library().map_err(|error| {
+        // What the loader said stands behind what was tried.
+        let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        format!("libtorch's CUDA part can't be loaded: {cause}")
+    })?;
     if !Cuda::is_available() {
         return Err("no CUDA device or driver was found".to_owned());
     }
