@@ -103,7 +103,7 @@ GROUPS = {
 # a wide margin: those that keep the framing and the light. `crop` and `bright`
 # score lower, so no query promises them.
 ROBUST = ("low", "small", "half", "lossy", "turned")
-QUERIES = ["rocket", "coffee", "dahlia", "pagoda"]
+QUERIES = ["rocket", "coffee", "pagoda"]
 
 
 class Wheels:

@@ -104,6 +104,7 @@ impl Ordeal {
             self.complete(round).await;
         }
         self.check_everything(rounds).await;
+        eprintln!("{interrupted} of {rounds} kills cut a stream off");
         // A kill after the last acknowledgement proves little; most must fall before it.
         assert!(interrupted * 2 > rounds, "only {interrupted} of {rounds} kills cut a stream off");
     }

@@ -28,8 +28,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             log_format: LogFormat::Text,
-            // The store's engine tells its internal steps at `info`.
-            log_filter: "info,qdrant_edge=warn".to_owned(),
+            // The store's engine warns of flags that only its server sets, for every collection.
+            log_filter: "info,qdrant_edge=error".to_owned(),
             otlp_endpoint: None,
         }
     }
