@@ -25,13 +25,16 @@ use tonic::Status;
 
 const COLLECTION: &str = "crash";
 /// Pictures in each round's folder.
-const FOLDER: u64 = 60;
+const FOLDER: u64 = 160;
+/// The kill follows at most so many acknowledgements: what is left of the folder is more than the
+/// mesh can do while the signal is on its way.
+const LATEST_KILL: u64 = 120;
 /// The longest pause between an acknowledgement and the kill: a few items' worth, so that the kill
 /// falls anywhere between two acknowledgements.
-const LONGEST_PAUSE_MS: u64 = 40;
+const LONGEST_PAUSE: Duration = Duration::from_millis(4);
 /// From the restart of a process to the first answer through all three.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The seed of a run without `CLIPMESH_E2E_SEED` is that of the clock.
+/// Repeats a run.
 const SEED_VARIABLE: &str = "CLIPMESH_E2E_SEED";
 
 /// One life of the data folder through many crashes.
@@ -111,8 +114,8 @@ impl Ordeal {
 
     /// Indexes a round's folder by the stream, and kills the victim somewhere in the middle.
     async fn index_until_killed(&mut self, round: u64) {
-        let enough = self.rng.random_range(0..FOLDER * 9 / 10);
-        let pause = Duration::from_millis(self.rng.random_range(0..LONGEST_PAUSE_MS));
+        let enough = self.rng.random_range(0..=LATEST_KILL);
+        let pause = self.rng.random_range(Duration::ZERO..=LONGEST_PAUSE);
         let (trigger, triggered) = oneshot::channel();
         let mut clients = self.clients.clone();
         let indexing = async {
