@@ -32,7 +32,7 @@ test: ## Run every test.
 fmt: ## Format the code.
 	@cargo fmt --all
 
-lint: setup ## Check format, lints and dependency rules.
+lint: build ## Check format, lints and dependency rules.
 	@cargo fmt --all -- --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 	@tools/check-deps

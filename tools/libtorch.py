@@ -10,6 +10,8 @@ libraries without Python. A folder that is complete is left alone.
 Needs Python 3.9 and curl; runs on Linux (x86_64, aarch64) and macOS (arm64).
 """
 
+from __future__ import annotations
+
 import argparse
 import hashlib
 import json
@@ -80,6 +82,8 @@ def main() -> None:
     # torch-sys refuses a libtorch of another version by this file.
     (staging / "build-version").write_text(version + "\n")
     (staging / "wheels").write_text(manifest)
+    if folder.is_symlink():
+        folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)
     staging.rename(folder)
     shutil.rmtree(downloads)

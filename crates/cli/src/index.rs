@@ -44,8 +44,8 @@ pub(crate) struct Command {
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 
-    /// A field for every picture, as in `album=holiday`; repeat it for several. Pictures that are
-    /// there already get it too.
+    /// A field for every picture, as in `album=holiday`; repeat it for several. Of pictures that
+    /// are there already, they replace the fields.
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = filter::parse_field)]
     metadata: Vec<filter::Field>,
 

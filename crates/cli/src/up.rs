@@ -132,7 +132,7 @@ impl Command {
         let sources = Sources { file: self.config, ..Sources::from_process() }
             .with("embedder.model", self.model.map(|path| path.display().to_string()))
             .with("embedder.device", self.device)
-            .with("search.data_dir", self.data.map(|path| path.display().to_string()))
+            .with("search.data_dir", self.data.map(absolute))
             .with("gateway.listen", self.listen)
             .with("telemetry.log_format", format.map(|format| format.get_name().to_owned()));
         let mut config: Config = settings::load(&sources)?;
@@ -257,6 +257,11 @@ fn greet(addresses: &Addresses, model: &embedder::Model, data: &str) -> Result<(
     facts.add("data", data);
     output::line(format!("clipmesh {} is up\n\n{facts}\n", env!("CARGO_PKG_VERSION")))?;
     output::line("Ctrl-C stops it; a second one at once.")
+}
+
+/// A folder that was named is used as named, even where it has the default's name.
+fn absolute(path: PathBuf) -> String {
+    std::path::absolute(&path).unwrap_or(path).display().to_string()
 }
 
 fn broken(name: &'static str, error: &dyn std::fmt::Display) -> Error {

@@ -20,6 +20,9 @@ use crate::preprocess::Preprocessor;
 use crate::preprocess::pool::Pool;
 use crate::service::Service;
 
+/// How long the device may take with its last batch. The drain is over by then.
+const DEVICE_STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// The text that the canary sings.
 const CANARY_TEXT: &str = "a photo of a yellow canary";
 
@@ -112,7 +115,9 @@ impl App {
             Some(served) => served,
             None => serving.await,
         };
-        driver.stop().await.map_err(|_died| Error::DeviceGone)?;
+        // A device that hangs must not keep the process from being replaced.
+        let stopped = tokio::time::timeout(DEVICE_STOP_TIMEOUT, driver.stop()).await;
+        stopped.map_err(|_| Error::DeviceStuck)?.map_err(|_died| Error::DeviceGone)?;
         Ok(served?)
     }
 }

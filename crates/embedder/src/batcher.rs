@@ -162,6 +162,13 @@ impl Handle {
         answer.await.unwrap_or(Err(CallError::Stopped))
     }
 
+    /// How long the device has been at work without a success: since the batch in flight began,
+    /// or the first of those that failed one after another. `None` if its last batch went well
+    /// and none is in flight.
+    pub(crate) fn unproven(&self) -> Option<Duration> {
+        self.shared.lock().unproven(Instant::now())
+    }
+
     /// Whether nothing is in hand.
     pub(crate) fn is_idle(&self) -> bool {
         self.shared.lock().is_idle()

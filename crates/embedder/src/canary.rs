@@ -40,7 +40,7 @@ impl Canary {
     }
 
     /// Asks again and again while the device has nothing else to do, and reports to `health`.
-    /// While it has, its answers are proof enough of life, and the canary must not take its time.
+    /// While it has, its successes are proof enough of life, and the canary must not take its time.
     pub(crate) async fn watch(&self, health: &health::Reporter, service: &str) -> Infallible {
         let mut ticks = interval(self.config.interval);
         // After a stall, one question is enough.
@@ -50,10 +50,10 @@ impl Canary {
         let mut was_well = true;
         loop {
             ticks.tick().await;
-            if !self.batcher.is_idle() {
-                continue;
-            }
-            let is_well = self.ask(self.config.timeout).await;
+            let is_well = match self.batcher.unproven() {
+                Some(elapsed) if !self.batcher.is_idle() => self.judge(elapsed),
+                _ => self.ask(self.config.timeout).await,
+            };
             if is_well != was_well {
                 health.set(service, is_well).await;
                 was_well = is_well;
@@ -62,6 +62,16 @@ impl Canary {
                 }
             }
         }
+    }
+
+    /// Judges a device that is busy by how long ago it should have succeeded.
+    fn judge(&self, unproven: Duration) -> bool {
+        let is_well = unproven < self.config.timeout;
+        if !is_well {
+            metrics::canary_failed("stuck");
+            tracing::error!(?unproven, "the device hangs, or fails on every batch");
+        }
+        is_well
     }
 
     async fn ask(&self, patience: Duration) -> bool {

@@ -28,6 +28,8 @@ pub enum Error {
     Io(#[from] std::io::Error),
     #[error("the thread that runs the model has died")]
     DeviceGone,
+    #[error("the device did not finish its last batch in time")]
+    DeviceStuck,
 }
 
 /// Why a call as a whole failed, through no fault of its inputs.

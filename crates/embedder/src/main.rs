@@ -73,8 +73,15 @@ fn print(config: &Config) -> anyhow::Result<()> {
     std::io::stdout().write_all(text.as_bytes()).context("print the settings")
 }
 
-#[tokio::main]
-async fn run(config: Config) -> anyhow::Result<()> {
+fn run(config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
+    let ended = runtime.block_on(serve(config));
+    // A device that hangs keeps its thread; the process ends all the same.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
     let telemetry = clipmesh_telemetry::init("clipmesh-embedder", &config.telemetry)?;
     let shutdown = Shutdown::on_signals().context("listen for signals")?;
     let listener = TcpListener::bind(config.listen).await.context("open the port")?;

@@ -45,6 +45,7 @@ struct Prepared {
     input: Input,
     info: Option<Info>,
     elapsed: Duration,
+    permit: Permit,
 }
 
 #[tonic::async_trait]
@@ -124,39 +125,43 @@ impl Service {
         permit: Option<Permit>,
         deadline: Option<Instant>,
     ) -> Result<proto::EmbedResult, CallError> {
-        let prepared = match checked {
-            Ok(checked) => self.prepare(checked).await?,
-            Err(fault) => Err(fault),
+        let prepared = match (checked, permit) {
+            (Ok(checked), Some(permit)) => self.prepare(checked, permit).await?,
+            (Err(fault), _) => Err(fault),
+            (Ok(_), None) => return Err(CallError::Stopped),
         };
-        match (prepared, permit) {
-            (Ok(prepared), Some(permit)) => {
-                let answer = self.batcher.embed(prepared.input, deadline, permit).await?;
-                Ok(embedded(answer, prepared.info, prepared.elapsed))
+        match prepared {
+            Ok(Prepared { input, info, elapsed, permit }) => {
+                let answer = self.batcher.embed(input, deadline, permit).await?;
+                Ok(embedded(answer, info, elapsed))
             }
-            (Err((fault, field)), _) => Ok(refused(&fault, format!("inputs[{index}]{field}"))),
-            (Ok(_), None) => Err(CallError::Stopped),
+            Err((fault, field)) => Ok(refused(&fault, format!("inputs[{index}]{field}"))),
         }
     }
 
     async fn prepare(
         &self,
         checked: Checked,
+        permit: Permit,
     ) -> Result<Result<Prepared, (Fault, &'static str)>, CallError> {
         match checked {
-            Checked::Image(bytes) => self.prepare_image(bytes).await,
-            Checked::Text(text) => self.prepare_text(text).await.map(Ok),
+            Checked::Image(bytes) => self.prepare_image(bytes, permit).await,
+            Checked::Text(text) => self.prepare_text(text, permit).await.map(Ok),
         }
     }
 
     async fn prepare_image(
         &self,
         bytes: Bytes,
+        permit: Permit,
     ) -> Result<Result<Prepared, (Fault, &'static str)>, CallError> {
         let preprocessor = Arc::clone(&self.preprocessor);
-        let picture = match self.pool.run(move || preprocessor.picture(&bytes)).await {
+        // The permit goes along: a caller that leaves gives back no room that its bytes still take.
+        let task = move || preprocessor.picture(&bytes).map(|picture| (picture, permit));
+        let picture = match self.pool.run(task).await {
             Ok(Timed { value, elapsed }) => {
                 metrics::preprocessed(metrics::Kind::Image, elapsed);
-                value.map(|picture| (picture, elapsed))
+                value.map(|(picture, permit)| (picture, permit, elapsed))
             }
             // A decoder that gives up in this way does so because of the file.
             Err(CallError::Panicked) => {
@@ -164,19 +169,21 @@ impl Service {
             }
             Err(error) => return Err(error),
         };
-        Ok(picture.map_err(|fault| (fault, ".image")).map(|(picture, elapsed)| Prepared {
+        Ok(picture.map_err(|fault| (fault, ".image")).map(|(picture, permit, elapsed)| Prepared {
             input: Input::Picture(picture.levels),
             info: Some(picture.info),
             elapsed,
+            permit,
         }))
     }
 
-    async fn prepare_text(&self, text: String) -> Result<Prepared, CallError> {
+    async fn prepare_text(&self, text: String, permit: Permit) -> Result<Prepared, CallError> {
         let model = Arc::clone(&self.model);
-        let Timed { value, elapsed } = self.pool.run(move || model.tokenizer.encode(&text)).await?;
+        let task = move || (model.tokenizer.encode(&text), permit);
+        let Timed { value: (tokens, permit), elapsed } = self.pool.run(task).await?;
         metrics::preprocessed(metrics::Kind::Text, elapsed);
-        let tokens = value.map_err(|error| CallError::Tokens { message: error.to_string() })?;
-        Ok(Prepared { input: Input::Text(tokens), info: None, elapsed })
+        let tokens = tokens.map_err(|error| CallError::Tokens { message: error.to_string() })?;
+        Ok(Prepared { input: Input::Text(tokens), info: None, elapsed, permit })
     }
 }
 

@@ -123,7 +123,10 @@ fn levels_are_those_of_the_reference_s_processor() {
             let distances = picture.levels.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b));
             let strayed = distances.filter(|&distance| distance > 1).count();
             let is_lossless = !file.ends_with(".jpg") && file != "landscape.webp";
-            assert!(!is_lossless || strayed == 0, "{strayed} levels of {file}, which loses nothing");
+            assert!(
+                !is_lossless || strayed == 0,
+                "{strayed} levels of {file}, which loses nothing"
+            );
             levels += expected.len();
             stray += strayed;
         }

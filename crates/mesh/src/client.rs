@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use http::{Request, Response};
 use serde::{Deserialize, Serialize};
-use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::Endpoint;
+use tonic::{Code, Status};
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt as _};
 
@@ -93,5 +93,11 @@ fn status(error: tonic::transport::Error) -> Status {
         }
         cause = error.source();
     }
-    Status::from_error(error.into())
+    let status = Status::from_error(error.into());
+    // What tonic makes of a connection that breaks during a call. The service itself said nothing,
+    // and it may be back in a moment.
+    if matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled) {
+        return Status::unavailable(format!("the connection was lost: {}", status.message()));
+    }
+    status
 }

@@ -52,6 +52,11 @@ impl Reporter {
         };
         self.grpc.set_service_status(service, status(serving)).await;
         self.grpc.set_service_status(WHOLE, status(self.is_ready())).await;
+        if self.lock().draining {
+            // A drain that began in between must have the last word.
+            self.grpc.set_service_status(service, ServingStatus::NotServing).await;
+            self.grpc.set_service_status(WHOLE, ServingStatus::NotServing).await;
+        }
     }
 
     /// Reports everything as not serving, for good: the first step of a shutdown.

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clipmesh_mesh::{Shutdown, server};
 use clipmesh_proto::search::v1::collection_service_server::CollectionServiceServer;
 use clipmesh_proto::search::v1::item_service_server::ItemServiceServer;
 use clipmesh_proto::search::v1::search_service_server::SearchServiceServer;
 use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
 use tonic::server::NamedService;
 
 use crate::blobs::{self, Blobs};
@@ -23,6 +25,9 @@ use crate::store::edge::Edge;
 use crate::store::{self, VectorStore};
 use crate::thumbnail::Thumbnailer;
 use crate::vectors::Vectors;
+
+/// How long writes may take that no caller waits for any more.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the service could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +50,7 @@ pub struct App {
     listener: TcpListener,
     local_addr: SocketAddr,
     store: Arc<dyn VectorStore>,
+    changes: TaskTracker,
 }
 
 impl From<blobs::Error> for Error {
@@ -72,8 +78,9 @@ impl App {
         let uids: Vec<_> = store.collections().into_iter().map(|one| one.uid).collect();
         blobs.retain(&uids).await?;
 
-        let server = serve(&config, &Parts { store: Arc::clone(&store), blobs, embedder });
-        Ok(Self { server, listener, local_addr, store })
+        let parts = Parts { store: Arc::clone(&store), blobs, embedder };
+        let (server, changes) = serve(&config, &parts);
+        Ok(Self { server, listener, local_addr, store, changes })
     }
 
     /// Where it listens.
@@ -97,7 +104,11 @@ impl App {
             health.set(service, true).await;
         }
         let served = self.server.serve(self.listener, shutdown).await;
-        // Last, when no call can write any more.
+        // A write goes on when its caller has left.
+        self.changes.close();
+        if tokio::time::timeout(SETTLE_TIMEOUT, self.changes.wait()).await.is_err() {
+            tracing::warn!("writes under way were not waited for any longer");
+        }
         self.store.close().await;
         Ok(served?)
     }
@@ -110,7 +121,7 @@ struct Parts {
     embedder: Arc<Embedder>,
 }
 
-fn serve(config: &Config, parts: &Parts) -> server::Server {
+fn serve(config: &Config, parts: &Parts) -> (server::Server, TaskTracker) {
     let Parts { store, blobs, embedder } = parts;
     let cache = &config.cache;
     let embeddings = Memory::new(cache.embeddings_bytes.as_u64(), cache.embeddings_ttl);
@@ -138,8 +149,10 @@ fn serve(config: &Config, parts: &Parts) -> server::Server {
         max_image_bytes: limits.max_image_bytes,
     };
 
+    let changes = items.changes();
+
     let max_message = config.server.max_message_len();
-    server::Server::new(&config.server)
+    let server = server::Server::new(&config.server)
         .service(
             CollectionServiceServer::new(service::collections::Service::new(collections))
                 .max_decoding_message_size(max_message)
@@ -154,5 +167,6 @@ fn serve(config: &Config, parts: &Parts) -> server::Server {
             SearchServiceServer::new(service::search::Service::new(searches))
                 .max_decoding_message_size(max_message)
                 .max_encoding_message_size(max_message),
-        )
+        );
+    (server, changes)
 }

@@ -19,6 +19,9 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as Location;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 
+/// A collection's uid is a UUID without dashes.
+const UID_DIGITS: usize = 32;
+
 /// Why the object store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -94,7 +97,9 @@ impl Blobs {
         let folders = self.store.list_with_delimiter(None).await?.common_prefixes;
         for folder in folders {
             let uid = folder.as_ref();
-            if !uids.iter().any(|known| known == uid) {
+            // Somebody else's folder is not ours to clear.
+            let is_ours = uid.len() == UID_DIGITS && uid.bytes().all(|b| b.is_ascii_hexdigit());
+            if is_ours && !uids.iter().any(|known| known == uid) {
                 tracing::info!(uid, "clearing away the thumbnails of a removed collection");
                 self.delete_collection(uid).await?;
             }
@@ -147,19 +152,22 @@ mod tests {
         let blobs = Blobs::in_folder(folder.path()).expect("usable");
         let hash = ContentHash::of(b"picture");
         let ids = ["a", "b", "c"].map(id);
-        for uid in ["c1", "c2", "c3"] {
+        let uids = ["1", "2", "3"].map(|digit| digit.repeat(UID_DIGITS));
+        let [gone, known, unknown] = uids.each_ref().map(String::as_str);
+        for uid in [gone, known, unknown, "holiday"] {
             for id in &ids {
                 let name = Name { uid, id, content_hash: &hash };
                 blobs.put(&name, Bytes::from_static(b"small")).await.expect("written");
             }
         }
-        blobs.delete_collection("c1").await.expect("deleted");
-        blobs.retain(&["c2".to_owned()]).await.expect("cleared away");
-        for (uid, is_there) in [("c1", false), ("c2", true), ("c3", false)] {
+        blobs.delete_collection(gone).await.expect("deleted");
+        blobs.retain(&[known.to_owned()]).await.expect("cleared away");
+        // The last folder is somebody else's.
+        for (uid, is_there) in [(gone, false), (known, true), (unknown, false), ("holiday", true)] {
             let name = Name { uid, id: &ids[0], content_hash: &hash };
             let found = blobs.get(&name).await.expect("an answer");
             assert_eq!(found.is_some(), is_there, "files of {uid}");
         }
-        blobs.delete_collection("c1").await.expect("nothing to delete is no error");
+        blobs.delete_collection(gone).await.expect("nothing to delete is no error");
     }
 }

@@ -18,15 +18,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytesize::ByteSize;
 use clipmesh_proto::ids::{CollectionName, ContentHash, ItemId};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
-use self::locks::Locks;
+use self::locks::{Locks, Turn};
 use crate::blobs::{Blobs, Name};
 use crate::embedder::{Embedded, check_image_bytes};
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::item::{self, Item, Metadata};
 use crate::metrics;
-use crate::store::{Collection, Page, Point, VectorStore};
+use crate::store::{self, Collection, Page, Point, VectorStore};
 use crate::thumbnail::Thumbnailer;
 use crate::vectors::{Vectors, content_hash};
 
@@ -73,6 +75,8 @@ pub(crate) struct Items {
     thumbnailer: Thumbnailer,
     max_image_bytes: ByteSize,
     locks: Locks,
+    /// Writes under way, which their callers may have left.
+    changes: TaskTracker,
 }
 
 // === impl Items ===
@@ -85,7 +89,8 @@ impl Items {
         thumbnailer: Thumbnailer,
         max_image_bytes: ByteSize,
     ) -> Self {
-        Self { store, vectors, blobs, thumbnailer, max_image_bytes, locks: Locks::new() }
+        let (locks, changes) = (Locks::new(), TaskTracker::new());
+        Self { store, vectors, blobs, thumbnailer, max_image_bytes, locks, changes }
     }
 
     /// Looks at the bytes of a picture, and settles its id.
@@ -103,8 +108,8 @@ impl Items {
         collection: &CollectionName,
         hashed: Hashed,
     ) -> Result<(Item, Outcome), Error> {
-        let _turn = self.locks.lock(collection, &hashed.id).await;
-        let result = self.index_in_turn(collection, hashed).await;
+        let turn = self.locks.lock(collection, &hashed.id).await;
+        let result = self.index_in_turn(collection, hashed, turn).await;
         metrics::item_indexed(match &result {
             Ok((_, Outcome::Created)) => "created",
             Ok((_, Outcome::Replaced)) => "replaced",
@@ -118,12 +123,13 @@ impl Items {
         &self,
         name: &CollectionName,
         hashed: Hashed,
+        turn: Turn,
     ) -> Result<(Item, Outcome), Error> {
         let collection = self.store.collection(name)?;
         let Some(existing) = self.store.get(name.clone(), hashed.id.clone()).await? else {
             let point = self.embed(&collection, hashed).await?;
             let item = point.item.clone();
-            self.store.upsert(name.clone(), vec![point]).await?;
+            self.commit(turn, collection, point, None).await?;
             return Ok((item, Outcome::Created));
         };
         if hashed.is_in(&existing.item) {
@@ -139,12 +145,51 @@ impl Items {
         };
         point.item.create_time = create_time;
         let item = point.item.clone();
-        self.store.upsert(name.clone(), vec![point]).await?;
-        if !is_same_picture {
-            let old = Name { uid: &collection.uid, id: &item.id, content_hash: &old_hash };
-            self.drop_thumbnail(&old).await;
-        }
+        let old_picture = (!is_same_picture).then_some(old_hash);
+        self.commit(turn, collection, point, old_picture).await?;
         Ok((item, Outcome::Replaced))
+    }
+
+    /// Writes a point, and removes the thumbnail of the picture that it replaces.
+    async fn commit(
+        &self,
+        turn: Turn,
+        collection: Collection,
+        point: Point,
+        old_picture: Option<ContentHash>,
+    ) -> Result<(), Error> {
+        let (store, blobs) = (Arc::clone(&self.store), self.blobs.clone());
+        self.finish(async move {
+            let _turn = turn;
+            // While the picture was embedded, the collection may have been removed and one of the
+            // same name been made, for another model.
+            if store.collection(&collection.name)?.uid != collection.uid {
+                return Err(store::Error::NoCollection(collection.name).into());
+            }
+            let id = point.item.id.clone();
+            store.upsert(collection.name, vec![point]).await?;
+            if let Some(old) = &old_picture {
+                let name = Name { uid: &collection.uid, id: &id, content_hash: old };
+                drop_thumbnail(&blobs, &name).await;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Runs a change to its end even if the caller goes away: the store finishes a write that has
+    /// begun, so that the item's turn must not be over before.
+    async fn finish(
+        &self,
+        change: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) -> Result<(), Error> {
+        let changed = self.changes.spawn(change.in_current_span()).await;
+        changed.unwrap_or_else(|_| Err(Error::Internal("a change ended in a panic".to_owned())))
+    }
+
+    /// What to wait for before the store may be closed.
+    pub(crate) fn changes(&self) -> TaskTracker {
+        self.changes.clone()
     }
 
     /// Makes a point of a picture that is not stored, and its thumbnail.
@@ -202,13 +247,18 @@ impl Items {
 
     /// Takes an item out.
     pub(crate) async fn delete(&self, collection: CollectionName, id: ItemId) -> Result<(), Error> {
-        let _turn = self.locks.lock(&collection, &id).await;
+        let turn = self.locks.lock(&collection, &id).await;
         let uid = self.store.collection(&collection)?.uid;
         let item = self.get(collection.clone(), id.clone()).await?.item;
-        self.store.delete(collection, vec![id]).await?;
-        let name = Name { uid: &uid, id: &item.id, content_hash: &item.content_hash };
-        self.drop_thumbnail(&name).await;
-        Ok(())
+        let (store, blobs) = (Arc::clone(&self.store), self.blobs.clone());
+        self.finish(async move {
+            let _turn = turn;
+            store.delete(collection, vec![id]).await?;
+            let name = Name { uid: &uid, id: &item.id, content_hash: &item.content_hash };
+            drop_thumbnail(&blobs, &name).await;
+            Ok(())
+        })
+        .await
     }
 
     /// Fetches the small picture of an item: a JPEG.
@@ -223,12 +273,12 @@ impl Items {
         let found = self.blobs.get(&name).await?;
         found.ok_or(Error::NoThumbnail { collection, id: item.id })
     }
+}
 
-    /// The item no longer needs it. A failure leaves a file too many, and nothing wrong.
-    async fn drop_thumbnail(&self, name: &Name<'_>) {
-        if let Err(error) = self.blobs.delete(name).await {
-            tracing::warn!(id = %name.id, %error, "a thumbnail that is not needed is left behind");
-        }
+/// The item no longer needs it. A failure leaves a file too many, and nothing wrong.
+async fn drop_thumbnail(blobs: &Blobs, name: &Name<'_>) {
+    if let Err(error) = blobs.delete(name).await {
+        tracing::warn!(id = %name.id, %error, "a thumbnail that is not needed is left behind");
     }
 }
 

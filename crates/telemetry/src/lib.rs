@@ -15,6 +15,7 @@ pub mod semconv;
 mod subscriber;
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -25,6 +26,8 @@ pub use guard::Guard;
 /// on a busy CPU (tens of seconds), so that the service objectives of 50 ms and 1 s are bounds.
 const SECONDS_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 
@@ -37,6 +40,8 @@ pub enum Error {
     Otlp { endpoint: String, source: opentelemetry_otlp::ExporterBuildError },
     #[error("telemetry was already set up in this process")]
     Twice,
+    #[error("start the upkeep of metrics: {0}")]
+    Upkeep(std::io::Error),
     #[error("set up metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
@@ -51,9 +56,26 @@ pub fn init(service_name: &'static str, config: &Config) -> Result<Guard, Error>
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)?
         .install_recorder()?;
     METRICS.set(recorder).map_err(|_| Error::Twice)?;
+    keep_up()?;
     let provider = otlp::provider(service_name, config.otlp_endpoint.as_deref())?;
     subscriber::install(config, &provider)?;
     Ok(Guard::new(provider))
+}
+
+/// Folds the samples of histograms together every few seconds. Only a scrape would do it otherwise,
+/// and where nobody scrapes, they would pile up for ever.
+fn keep_up() -> Result<(), Error> {
+    let run = || {
+        loop {
+            std::thread::sleep(UPKEEP_INTERVAL);
+            if let Some(recorder) = METRICS.get() {
+                recorder.run_upkeep();
+            }
+        }
+    };
+    // Ends with the process.
+    let thread = std::thread::Builder::new().name("metrics-upkeep".to_owned());
+    thread.spawn(run).map(drop).map_err(Error::Upkeep)
 }
 
 /// Every metric of this process in Prometheus' text format; empty before [`init`].

@@ -22,7 +22,8 @@ pub(crate) fn install(config: &Config, provider: &SdkTracerProvider) -> Result<(
             fmt::layer().with_ansi(is_terminal).with_writer(std::io::stderr).boxed()
         }
         LogFormat::Json => {
-            fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed()
+            let lines = fmt::layer().json().flatten_event(true).with_span_list(false);
+            lines.with_writer(std::io::stderr).boxed()
         }
     };
     // A filter of its own: a quiet log must not cut traces off.

@@ -20,12 +20,15 @@ use crate::metrics;
 pub(super) async fn run(shared: Arc<Shared>, thread: Thread) -> Result<(), backend::Error> {
     while let Some(batch) = next_batch(&shared).await {
         let size = batch.len();
-        let result = compute(&thread, batch).await;
-        if let Some(elapsed) = result {
-            shared.lock().finished(size, elapsed);
-        } else {
-            tracing::error!("the thread that runs the model has died");
-            break;
+        shared.lock().started(Instant::now());
+        match compute(&thread, batch).await {
+            Outcome::Done(elapsed) => shared.lock().finished(size, elapsed),
+            // The device failed on this batch and may not on the next.
+            Outcome::Failed => {}
+            Outcome::Died => {
+                tracing::error!("the thread that runs the model has died");
+                break;
+            }
         }
     }
     shared.close();
@@ -53,9 +56,17 @@ async fn next_batch(shared: &Shared) -> Option<Vec<Queued<Entry>>> {
     }
 }
 
-/// Computes a batch and answers its callers. Tells how long the forward pass took; `None` if the
-/// device is gone.
-async fn compute(thread: &Thread, queued: Vec<Queued<Entry>>) -> Option<Duration> {
+/// What became of a batch.
+enum Outcome {
+    /// Its forward pass took this long.
+    Done(Duration),
+    Failed,
+    /// The device is gone.
+    Died,
+}
+
+/// Computes a batch and answers its callers.
+async fn compute(thread: &Thread, queued: Vec<Queued<Entry>>) -> Outcome {
     let taken_at = Instant::now();
     let size = queued.len();
     let span = tracing::info_span!(parent: None, "batch", { semconv::BATCH_SIZE } = size);
@@ -73,14 +84,13 @@ async fn compute(thread: &Thread, queued: Vec<Queued<Entry>>) -> Option<Duration
         replies.push((reply, permit));
     }
     let outcome = run_batch(thread, inputs, span).await;
-    let elapsed = match &outcome {
+    let what = match &outcome {
         Ok((_, elapsed)) => {
             metrics::computed(size, *elapsed);
-            Some(*elapsed)
+            Outcome::Done(*elapsed)
         }
-        Err(backend::Error::Died) => None,
-        // The device failed on this batch and may not on the next.
-        Err(_) => Some(taken_at.elapsed()),
+        Err(backend::Error::Died) => Outcome::Died,
+        Err(_) => Outcome::Failed,
     };
     for ((reply, permit), answer) in replies.into_iter().zip(answers(outcome, &waits)) {
         // First the room, then the answer: whoever gets it may send more at once.
@@ -88,7 +98,7 @@ async fn compute(thread: &Thread, queued: Vec<Queued<Entry>>) -> Option<Duration
         // The caller may have gone meanwhile, and then no one wants to know.
         drop(reply.send(answer));
     }
-    elapsed
+    what
 }
 
 async fn run_batch(

@@ -86,6 +86,8 @@ pub(super) struct State<T> {
     admitted: Load,
     /// Average time that the device spends on an input.
     seconds_per_input: Option<f64>,
+    /// When the device began what it has not succeeded with since.
+    unproven_since: Option<Instant>,
     is_closed: bool,
 }
 
@@ -97,6 +99,7 @@ impl<T> State<T> {
             texts: VecDeque::new(),
             admitted: Load::default(),
             seconds_per_input: None,
+            unproven_since: None,
             is_closed: false,
         }
     }
@@ -166,8 +169,20 @@ impl<T> State<T> {
         dead
     }
 
-    /// Learns how long a batch took.
+    /// Learns that the device was given a batch.
+    pub(super) fn started(&mut self, now: Instant) {
+        // The first of several failures counts.
+        self.unproven_since.get_or_insert(now);
+    }
+
+    /// How long the device has gone without a success that was due.
+    pub(super) fn unproven(&self, now: Instant) -> Option<Duration> {
+        self.unproven_since.map(|since| now.duration_since(since))
+    }
+
+    /// Learns that a batch went well, and how long it took.
     pub(super) fn finished(&mut self, inputs: usize, elapsed: Duration) {
+        self.unproven_since = None;
         let seconds = elapsed.as_secs_f64() / inputs.max(1) as f64;
         let average = self.seconds_per_input.unwrap_or(seconds);
         self.seconds_per_input = Some(average + SMOOTHING * (seconds - average));
@@ -348,5 +363,21 @@ mod tests {
             distance < Duration::from_millis(1),
             "half of 12 inputs at 100 ms: {retry_after:?}"
         );
+    }
+
+    #[test]
+    fn only_a_success_proves_the_device() {
+        let mut state = State::<Item>::new(BOUNDS);
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(state.unproven(start), None, "nothing was asked of it");
+        state.started(start);
+        assert_eq!(state.unproven(after(3)), Some(Duration::from_secs(3)), "a batch in flight");
+        // That batch failed, or there would have been a success.
+        state.started(after(4));
+        let since_first = Some(Duration::from_secs(5));
+        assert_eq!(state.unproven(after(5)), since_first, "the first failure counts");
+        state.finished(1, Duration::from_secs(1));
+        assert_eq!(state.unproven(after(6)), None, "proven");
     }
 }

@@ -105,7 +105,9 @@ pub fn write(folder: &Path, config: &Config, seed: u64, dtype: Dtype) -> Result<
         (tokenizer::FILE, byte_tokenizer()),
         (config::FILE, config.to_json(START_ID, END_ID)),
     ];
-    for (name, document) in documents {
+    for (name, mut document) in documents {
+        // Whatever order the map keeps: the same bytes however this was built.
+        document.sort_all_objects();
         fs::write(folder.join(name), format!("{document:#}\n"))
             .map_err(|cause| failed(name, cause))?;
     }
@@ -139,7 +141,9 @@ fn check(folder: &Path, config: &Config) -> Result<(), Error> {
 /// Writes a safetensors file: the length of the header, the header, the values.
 fn write_weights(path: &Path, specs: &[Spec], seed: u64, dtype: Dtype) -> io::Result<()> {
     let mut file = File::create(path)?;
-    let mut header = serde_json::to_vec(&header(specs, dtype))?;
+    let mut header = header(specs, dtype);
+    header.sort_all_objects();
+    let mut header = serde_json::to_vec(&header)?;
     // Values start at a multiple of eight bytes.
     header.resize(header.len().next_multiple_of(8), b' ');
     file.write_all(&(header.len() as u64).to_le_bytes())?;

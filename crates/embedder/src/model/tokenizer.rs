@@ -68,7 +68,8 @@ impl Tokenizer {
         let truncation = TruncationParams { max_length: text.context_length, ..Default::default() };
         inner.with_truncation(Some(truncation)).map_err(|error| fault(error.to_string()))?;
 
-        let padding_id = add_special_tokens(folder, &mut inner)?;
+        let mut source = source;
+        let padding_id = add_special_tokens(folder, &mut inner, &mut source)?;
         let mut tokenizer = Self { inner, pooling: text.pooling, padding_id: 0, source };
         let nothing = tokenizer.encode("")?;
         let Some(&end_id) = nothing.ids.last() else {
@@ -207,6 +208,7 @@ pub(super) fn byte_characters() -> Vec<char> {
 fn add_special_tokens(
     folder: &Path,
     tokenizer: &mut tokenizers::Tokenizer,
+    source: &mut Vec<u8>,
 ) -> Result<Option<u32>, Error> {
     let mut padding_id = None;
     for key in SPECIAL_TOKENS {
@@ -216,6 +218,8 @@ fn add_special_tokens(
             let id = tokenizer
                 .token_to_id(&token)
                 .ok_or_else(|| fault(format!("its `{key}`, `{token}`, is no known token")))?;
+            // They change how a text is split, so they belong to the model's identity.
+            source.extend_from_slice(format!("\0{key}={token}").as_bytes());
             tokenizer
                 .add_special_tokens([AddedToken::from(token, true)])
                 .map_err(|error| fault(error.to_string()))?;

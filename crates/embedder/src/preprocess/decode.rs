@@ -3,11 +3,12 @@
 //! RGB, the first frame of an animation counts.
 
 mod jpeg;
+mod webp;
 
 use std::io::Cursor;
 
 use image::error::{ImageError, UnsupportedError};
-use image::{DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits};
+use image::{ColorType, DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits};
 
 use super::orient::Orientation;
 use super::{Fault, Rgb};
@@ -42,6 +43,9 @@ pub(super) struct Decoded {
 /// Decodes a file of at most `max_pixels`.
 pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<Decoded, Fault> {
     let (format, name) = format(bytes)?;
+    if format == ImageFormat::WebP {
+        webp::check(bytes, max_pixels)?;
+    }
     let fault = |error| fault(name, error);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::no_limits();
@@ -52,6 +56,10 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<Decoded, Fault> {
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > max_pixels {
         return Err(Fault::TooManyPixels { width, height, max: max_pixels });
+    }
+    if matches!(decoder.color_type(), ColorType::Rgb32F | ColorType::Rgba32F) {
+        let message = "a picture of floating-point levels".to_owned();
+        return Err(Fault::Unsupported { message });
     }
     if width == 0 || height == 0 {
         return Err(Fault::Corrupt { format: name, message: "it has no pixels".to_owned() });

@@ -19,6 +19,7 @@ use clipmesh_proto::search::v1::index_items_response::Result as Acknowledged;
 use futures::future::BoxFuture;
 use futures::stream::{self, FuturesUnordered, StreamExt as _};
 use futures::{FutureExt as _, Stream};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 use tracing::{Instrument as _, Span};
 
@@ -37,6 +38,8 @@ struct Indexing<S> {
     running: FuturesUnordered<BoxFuture<'static, (ItemId, v1::IndexItemsResponse)>>,
     /// Whether the client has said that nothing more will come.
     is_complete: bool,
+    /// Why nothing more can be read.
+    failed: Option<Status>,
     max_in_flight: usize,
     span: Span,
 }
@@ -76,6 +79,7 @@ where
         lanes: Lanes::default(),
         running: FuturesUnordered::new(),
         is_complete: false,
+        failed: None,
         max_in_flight,
         span: Span::current(),
     };
@@ -106,17 +110,17 @@ where
                             return Some(Ok(answer));
                         }
                         request = self.requests.next(), if may_read => request,
-                        else => return None,
+                        else => return self.failed.take().map(Err),
                     }
                 }
             };
             match request {
                 None => self.is_complete = true,
-                // The client is gone or out of order; what it sent before is dropped with it.
+                // Such as a message over the limit: nothing more can be read, but what came before
+                // is answered.
                 Some(Err(status)) => {
                     self.is_complete = true;
-                    self.running.clear();
-                    return Some(Err(status));
+                    self.failed = Some(status);
                 }
                 Some(Ok(request)) => {
                     if let Some(refusal) = self.admit(request).await {
@@ -144,8 +148,8 @@ where
     fn start(&self, Job { key, hashed }: Job) {
         let items = Arc::clone(&self.items);
         let collection = self.collection.clone();
+        let id = hashed.id.clone();
         let work = async move {
-            let id = hashed.id.clone();
             let answer = match items.index(&collection, hashed).await {
                 Ok((item, outcome)) => {
                     let result = Acknowledged::Indexed(service::items::indexed(item, outcome));
@@ -153,9 +157,17 @@ where
                 }
                 Err(error) => refused(key, error),
             };
-            (id, answer)
+            answer
         };
-        self.running.push(work.instrument(self.span.clone()).boxed());
+        // On a task of its own: what it holds, others may wait for, and a client that does not
+        // read its acknowledgements must not hold that up. It ends with the stream.
+        let task = AbortOnDropHandle::new(tokio::spawn(work.instrument(self.span.clone())));
+        let answer = task.map(move |answer| {
+            let panicked =
+                |_| refused(key, Error::Internal("indexing ended in a panic".to_owned()));
+            (id, answer.unwrap_or_else(panicked))
+        });
+        self.running.push(answer.boxed());
     }
 }
 

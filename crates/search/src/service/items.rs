@@ -6,9 +6,10 @@ use std::sync::Arc;
 use clipmesh_proto::ids::{CollectionName, ItemId};
 use clipmesh_proto::search::v1;
 use clipmesh_proto::search::v1::item_service_server::ItemService;
-use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
+use tracing::{Instrument as _, Span};
 
 use crate::convert;
 use crate::convert::page::{self, Listing};
@@ -55,11 +56,15 @@ impl ItemService for Service {
         request: Request<Streaming<v1::IndexItemsRequest>>,
     ) -> Result<Response<Self::IndexItemsStream>, Status> {
         let mut requests = request.into_inner();
-        let Some(first) = requests.message().await? else {
-            return Ok(Response::new(futures::stream::empty().boxed()));
+        let (items, concurrency) = (Arc::clone(&self.items), self.stream_concurrency.get());
+        // Answered before the first request is there: some clients send it only then.
+        let answers = async move {
+            let Some(first) = requests.message().await? else {
+                return Ok(futures::stream::empty().boxed());
+            };
+            Ok::<_, Status>(stream::index(items, first, requests, concurrency)?.boxed())
         };
-        let items = Arc::clone(&self.items);
-        let answers = stream::index(items, first, requests, self.stream_concurrency.get())?;
+        let answers = futures::stream::once(answers.instrument(Span::current())).try_flatten();
         Ok(Response::new(answers.boxed()))
     }
 

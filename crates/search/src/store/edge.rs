@@ -336,6 +336,9 @@ impl Inner {
 
     fn close(&self) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        // First, so that whoever still calls learns that it is closed, and not that there is no
+        // such collection. The file itself is let go of last.
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         let open = std::mem::take(&mut *self.open.write().unwrap_or_else(PoisonError::into_inner));
         for (name, entry) in open {
             if let Err(error) = entry.shard.flush() {
@@ -344,7 +347,7 @@ impl Inner {
             }
         }
         // The next process may have the folder.
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(lock);
     }
 }
 

@@ -120,14 +120,35 @@ async fn items_of_one_id_are_stored_in_the_order_of_arrival() {
 async fn a_stream_needs_a_collection_that_is_there() {
     let (_sandbox, mut clients) = Sandbox::start().await;
     let unnamed = stream::iter([request(1, item("a", RED))]);
-    let unnamed = clients.items.index_items(unnamed).await.map(|_| ());
-    assert_refused(unnamed, "collection", Reason::Empty);
+    let unnamed = clients.items.index_items(unnamed).await.expect("begun").into_inner();
+    assert_refused(only(unnamed).await, "collection", Reason::Empty);
     let elsewhere =
         v1::IndexItemsRequest { collection: "elsewhere".to_owned(), ..request(0, item("a", RED)) };
-    let elsewhere = clients.items.index_items(stream::iter([elsewhere])).await.map(|_| ());
-    assert_eq!(elsewhere.expect_err("refused").code(), Code::NotFound, "told at once");
+    let elsewhere = clients.items.index_items(stream::iter([elsewhere])).await.expect("begun");
+    let refused = only(elsewhere.into_inner()).await.expect_err("refused");
+    assert_eq!(refused.code(), Code::NotFound, "told for the stream, and not for each item");
     let nothing = clients.items.index_items(stream::empty()).await.expect("begun");
     assert_eq!(nothing.into_inner().count().await, 0, "nothing in, nothing out");
+}
+
+#[tokio::test]
+async fn a_client_may_wait_for_the_answer_before_it_sends() {
+    let (_sandbox, mut clients) = Sandbox::start().await;
+    let (sender, requests) = mpsc::channel(1);
+    let response = clients.items.index_items(ReceiverStream::new(requests)).await.expect("begun");
+    sender.send(request(0, item("red", RED))).await.expect("sent");
+    drop(sender);
+    let answer = only(response.into_inner()).await.expect("an acknowledgement");
+    assert_eq!(answer.key, 0, "of the item that came after the answer began");
+}
+
+/// The one answer of a stream.
+async fn only(
+    mut answers: tonic::Streaming<v1::IndexItemsResponse>,
+) -> Result<v1::IndexItemsResponse, tonic::Status> {
+    let answer = answers.message().await?.expect("an answer");
+    assert_eq!(answers.message().await?, None, "no other");
+    Ok(answer)
 }
 
 #[tokio::test]

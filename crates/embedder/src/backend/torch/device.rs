@@ -3,7 +3,7 @@
 use std::error::Error as _;
 
 use libloading::Library;
-use tch::{Cuda, Device};
+use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::backend::{DeviceChoice, Error};
 
@@ -51,7 +51,13 @@ fn cuda(index: usize) -> Result<(), String> {
     if index >= count {
         return Err(format!("there is no device {index}, only {count} in all"));
     }
-    Ok(())
+    // A device may be there and yet too old for this libtorch's kernels, or full.
+    let computes = || {
+        let one = Tensor::f_ones([1], (Kind::Half, Device::Cuda(index)))?;
+        one.f_add_scalar(1.0)?.f_to_device(Device::Cpu)
+    };
+    let computes: Result<_, tch::TchError> = computes();
+    computes.map(|_| ()).map_err(|error| format!("device {index} can't compute: {error}"))
 }
 
 #[expect(unsafe_code, reason = "a library can be loaded at run time in no other way")]

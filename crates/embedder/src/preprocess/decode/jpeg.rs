@@ -7,11 +7,16 @@ use crate::preprocess::Rgb;
 
 const CHANNELS: usize = 3;
 
+/// A progressive JPEG may refine a picture in as many scans as it likes, each of which costs time
+/// for every pixel. Encoders write some ten.
+const MAX_SCANS: u32 = 100;
+
 /// Decodes a JPEG of the size that its header says. `None` for what another decoder must judge:
 /// CMYK, which is not turned into RGB here, and files with the smallest fault, since here a
 /// warning is an error.
 pub(super) fn rgb(bytes: &[u8], width: u32, height: u32) -> Option<Rgb> {
     let mut decompressor = Decompressor::new().ok()?;
+    decompressor.set_scan_limit(MAX_SCANS).ok()?;
     let header = decompressor.read_header(bytes).ok()?;
     let is_rgb = match header.colorspace {
         Colorspace::RGB | Colorspace::YCbCr | Colorspace::Gray => true,

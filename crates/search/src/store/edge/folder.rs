@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clipmesh_proto::ids::{CollectionName, Fingerprint};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::store::{Collection, Distance, Error};
 
@@ -167,6 +168,9 @@ pub(super) fn scan(root: &Path) -> io::Result<Vec<Record>> {
         }
         match fs::read(path.join(RECORD_FILE)) {
             Ok(json) => records.push(parse(&path, &json)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_ours(&path) => {
+                tracing::warn!(path = %path.display(), "a folder that is no collection is left alone");
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 tracing::info!(path = %path.display(), "clearing away an unfinished collection");
                 fs::remove_dir_all(&path)?;
@@ -175,6 +179,14 @@ pub(super) fn scan(root: &Path) -> io::Result<Vec<Record>> {
         }
     }
     Ok(records)
+}
+
+/// Whether a folder's name is one that we give: the collection's, and its uid.
+fn is_ours(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.rsplit_once('.').is_some_and(|(collection, uid)| {
+        CollectionName::try_from(collection.to_owned()).is_ok() && Uuid::try_parse(uid).is_ok()
+    })
 }
 
 fn parse(path: &Path, json: &[u8]) -> io::Result<Record> {
@@ -201,4 +213,18 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_folders_with_our_kind_of_name_are_ours() {
+        let uid = Uuid::new_v4().simple();
+        assert!(is_ours(Path::new(&format!("/data/images.{uid}"))), "a collection and its uid");
+        for stranger in ["lost+found", "images", "images.old", ".git", "Images.zip"] {
+            assert!(!is_ours(&Path::new("/data").join(stranger)), "`{stranger}` is left alone");
+        }
+    }
 }
