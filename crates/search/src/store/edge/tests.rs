@@ -82,12 +82,16 @@ async fn clears_away_what_a_crash_left_half_done() {
     let is_half = |path: &PathBuf| path.to_string_lossy().contains("half.");
     let half = folders(&folder).into_iter().find(is_half).expect("its folder");
     fs::remove_file(half.join("collection.json")).expect("removed");
-    fs::create_dir(folder.path().join("never.begun")).expect("made");
+    let never_begun = format!("begun.{}", Uuid::new_v4().simple());
+    fs::create_dir(folder.path().join(never_begun)).expect("made");
+    fs::create_dir(folder.path().join("lost+found")).expect("made");
 
     let store = open(&folder).await;
     let names: Vec<_> = store.collections().into_iter().map(|c| c.name.to_string()).collect();
     assert_eq!(names, ["whole"], "the whole one is there");
-    assert_eq!(folders(&folder).len(), 1, "and nothing else on the disk");
+    let left = folders(&folder);
+    assert_eq!(left.len(), 2, "nothing else of ours is on the disk: {left:?}");
+    assert!(left.iter().any(|path| path.ends_with("lost+found")), "and what is not ours stays");
     store.close().await;
 }
 
