@@ -150,14 +150,13 @@ where
         let collection = self.collection.clone();
         let id = hashed.id.clone();
         let work = async move {
-            let answer = match items.index(&collection, hashed).await {
+            match items.index(&collection, hashed).await {
                 Ok((item, outcome)) => {
                     let result = Acknowledged::Indexed(service::items::indexed(item, outcome));
                     v1::IndexItemsResponse { key, result: Some(result) }
                 }
                 Err(error) => refused(key, error),
-            };
-            answer
+            }
         };
         // On a task of its own: what it holds, others may wait for, and a client that does not
         // read its acknowledgements must not hold that up. It ends with the stream.
