@@ -207,7 +207,7 @@ pub async fn serve_router(
     match tokio::time::timeout(config.drain_timeout, serving).await {
         Ok(result) => Ok(result?),
         Err(_) => {
-            tracing::warn!("calls were cut off: they outlasted the drain time-out");
+            tracing::warn!("calls outlasted the drain time-out and are left behind");
             Ok(())
         }
     }
