@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use axum::Router;
 use clipmesh_mesh::{Shutdown, client, server};
+use clipmesh_proto::Catalog;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 
-use crate::catalog::Catalog;
 use crate::health::{Board, Target, Watcher};
 use crate::proxy::{Proxy, Upstream};
 use crate::{Config, Error, web};
@@ -38,21 +38,20 @@ impl App {
     /// An address of a service or an origin that is none, or a listener without an address.
     pub async fn build(config: Config, listener: TcpListener) -> Result<Self, Error> {
         let local_addr = listener.local_addr()?;
-        let catalog = Catalog::read(clipmesh_proto::FILE_DESCRIPTOR_SET)?;
         let upstreams = vec![
             upstream(SEARCH, SEARCH_PACKAGE, &config.search_url, &config)?,
             upstream(EMBEDDER, EMBEDDER_PACKAGE, &config.embedder_url, &config)?,
         ];
-        let targets: Vec<Target> =
-            upstreams.iter().map(|upstream| target(upstream, &catalog)).collect();
+        let targets: Vec<Target> = upstreams.iter().map(target).collect();
         let services: Vec<String> = targets.iter().flat_map(Target::services).cloned().collect();
-        let board = Board::new(&services, catalog.services_of(SEARCH_PACKAGE)).await;
+        let essential = Catalog::contracts().services_of(SEARCH_PACKAGE);
+        let board = Board::new(&services, essential).await;
 
         let mut own = Routes::builder();
         own.add_service(board.grpc_service());
         server::add_reflection(&mut own)?;
         let max_message_len = config.server.max_message_len();
-        let proxy = Proxy::new(upstreams, catalog, own.routes().prepare(), max_message_len);
+        let proxy = Proxy::new(upstreams, own.routes().prepare(), max_message_len);
         let router = web::router(server::grpc_stack(proxy), &config.cors_origins)?;
         let shutdown_delay = config.server.shutdown_delay;
         let watcher = Watcher::new(targets, board.clone(), config.health, shutdown_delay);
@@ -91,8 +90,8 @@ fn upstream(
     Ok(Upstream { name, package, calls, streams })
 }
 
-fn target(upstream: &Upstream, catalog: &Catalog) -> Target {
-    let services = catalog.services_of(upstream.package);
+fn target(upstream: &Upstream) -> Target {
+    let services = Catalog::contracts().services_of(upstream.package);
     // Over the connection whose health matters to a person who waits.
     Target::new(upstream.name, services, upstream.calls.clone())
 }

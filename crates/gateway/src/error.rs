@@ -5,8 +5,6 @@
 pub enum Error {
     #[error(transparent)]
     Mesh(#[from] clipmesh_mesh::Error),
-    #[error("read the contracts: {0}")]
-    Contracts(#[from] prost::DecodeError),
     #[error("`{origin}` is not an origin: {reason}")]
     Origin { origin: String, reason: &'static str },
     #[error("ask the listener for its address: {0}")]

@@ -15,7 +15,6 @@
 //! nothing, and knows nothing of pictures. Start from [`App`].
 
 mod app;
-mod catalog;
 mod config;
 mod error;
 mod health;

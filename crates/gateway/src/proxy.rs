@@ -33,7 +33,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use clipmesh_mesh::client::Channel;
-use clipmesh_proto::code;
+use clipmesh_proto::{Catalog, code};
 use futures::future::BoxFuture;
 use http::{Request, Response, Version};
 use tonic::body::Body;
@@ -42,7 +42,6 @@ use tonic::{Code, Status};
 use tower::{Service, ServiceExt as _};
 
 use self::reply::Reply;
-use crate::catalog::Catalog;
 use crate::metrics;
 
 /// When to try again after an upstream was gone: about as long as a restart takes to be noticed.
@@ -73,7 +72,6 @@ pub(crate) struct Proxy {
 #[derive(Debug)]
 struct Inner {
     upstreams: Vec<Upstream>,
-    catalog: Catalog,
     own: Routes,
     max_message_len: usize,
 }
@@ -91,13 +89,8 @@ impl Upstream {
 
 impl Proxy {
     /// Forwards to `upstreams` by package, and answers health and reflection from `own`.
-    pub(crate) fn new(
-        upstreams: Vec<Upstream>,
-        catalog: Catalog,
-        own: Routes,
-        max_message_len: usize,
-    ) -> Self {
-        Self { inner: Arc::new(Inner { upstreams, catalog, own, max_message_len }) }
+    pub(crate) fn new(upstreams: Vec<Upstream>, own: Routes, max_message_len: usize) -> Self {
+        Self { inner: Arc::new(Inner { upstreams, own, max_message_len }) }
     }
 }
 
@@ -134,7 +127,7 @@ impl Inner {
 
     async fn forward(&self, upstream: &Upstream, request: Request<Body>) -> Response<Body> {
         let version = request.version();
-        let channel = if self.catalog.is_unary(request.uri().path()) {
+        let channel = if Catalog::contracts().is_unary(request.uri().path()) {
             &upstream.calls
         } else {
             &upstream.streams

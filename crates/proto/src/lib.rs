@@ -4,10 +4,12 @@
 //! It knows nothing of transports, engines or configuration. Start from
 //! [`search::v1::search_service_client::SearchServiceClient`].
 
+mod catalog;
 pub mod code;
 pub mod embedding;
 pub mod ids;
 
+pub use catalog::Catalog;
 pub use embedding::Embedding;
 
 /// Messages and services of `clipmesh.embedder`.
