@@ -42,10 +42,10 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// Whether it says more of the call that met it than of what was asked. Another call with the
-    /// same request must not be given it.
+    /// Whether it says more of the call that met it than of what was to be embedded: how long that
+    /// call could wait, or which collection it was for. Another call must not be given it.
     pub(crate) fn is_of_one_call(&self) -> bool {
-        matches!(self, Self::DeadlineExceeded)
+        matches!(self, Self::DeadlineExceeded | Self::ModelMismatch { .. })
     }
 
     /// The same error, with the field named as the caller knows it.
@@ -176,6 +176,18 @@ mod tests {
             let fingerprint = digit.repeat(64);
             assert!(status.message().contains(&fingerprint), "both models are named: {status:?}");
         }
+    }
+
+    #[test]
+    fn what_is_of_one_call_is_told_to_no_other() {
+        let collection = CollectionName::try_from("c".to_owned()).expect("a name");
+        let model = |digit: &str| Fingerprint::try_from(digit.repeat(64)).expect("64 digits");
+        let (expected, actual) = (model("a"), model("b"));
+        let mismatch = Error::ModelMismatch { collection, expected, actual };
+        assert!(mismatch.is_of_one_call(), "it names a collection");
+        assert!(Error::DeadlineExceeded.is_of_one_call(), "another call has more time");
+        let gone = Error::EmbedderUnavailable(String::new());
+        assert!(!gone.is_of_one_call(), "nobody would fare better");
     }
 
     #[test]

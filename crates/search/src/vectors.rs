@@ -77,7 +77,7 @@ impl Vectors {
         let mut outcome = flight.work.await;
         if flight.is_joined {
             metrics::embedding_shared();
-            // Whoever began had less time than this call has.
+            // Whoever began had less time than this call has, or asked for another collection.
             if outcome.as_ref().is_err_and(Error::is_of_one_call) {
                 outcome = self.begin(key, input, collection).await;
             }
@@ -112,4 +112,86 @@ pub(crate) async fn content_hash(image: &Bytes) -> Result<ContentHash, Error> {
     tokio::task::spawn_blocking(move || ContentHash::of(&image))
         .await
         .map_err(|_| Error::Internal("hashing an image panicked".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clipmesh_mesh::{Shutdown, server};
+    use clipmesh_proto::embedder::v1;
+    use clipmesh_proto::embedder::v1::embedder_service_server::{
+        EmbedderService, EmbedderServiceServer,
+    };
+    use clipmesh_proto::ids::{CollectionName, Fingerprint};
+    use tokio::net::TcpListener;
+    use tonic::{Request, Response, Status};
+
+    use super::*;
+    use crate::cache::memory::Memory;
+    use crate::embedder;
+    use crate::item;
+    use crate::store::Distance;
+
+    /// Runs a model that no collection is for.
+    struct Stranger;
+
+    #[tonic::async_trait]
+    impl EmbedderService for Stranger {
+        async fn embed(
+            &self,
+            _: Request<v1::EmbedRequest>,
+        ) -> Result<Response<v1::EmbedResponse>, Status> {
+            Err(Status::unimplemented("it is never asked"))
+        }
+
+        async fn get_model(
+            &self,
+            _: Request<v1::GetModelRequest>,
+        ) -> Result<Response<v1::GetModelResponse>, Status> {
+            let fingerprint = "b".repeat(64);
+            let model = v1::Model { fingerprint, dimension: 4, ..v1::Model::default() };
+            Ok(Response::new(v1::GetModelResponse { model: Some(model) }))
+        }
+    }
+
+    fn collection(name: &str) -> Collection {
+        Collection {
+            name: CollectionName::try_from(name.to_owned()).expect("a name"),
+            uid: name.to_owned(),
+            fingerprint: Fingerprint::try_from("a".repeat(64)).expect("64 digits"),
+            model_name: "tiny".to_owned(),
+            dimension: 4,
+            distance: Distance::Cosine,
+            create_time: item::now(),
+            generation: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn callers_that_share_a_refusal_learn_nothing_of_one_another() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let shutdown = Shutdown::new();
+        let server = server::Server::new(&server::Config::default())
+            .service(EmbedderServiceServer::new(Stranger));
+        let running = tokio::spawn(server.serve(listener, shutdown.clone()));
+        let config = embedder::Config { url, ..embedder::Config::default() };
+        let embedder = Arc::new(Embedder::new(&config).expect("an address"));
+        let cache = Embeddings::new(Arc::new(Memory::new(1 << 20, Duration::from_secs(60))));
+        let vectors = Vectors::new(embedder, cache);
+
+        let (mine, yours) = (collection("mine"), collection("yours"));
+        let words = || "a cat".to_owned();
+        // One key, since both are for one model: the second call joins the first.
+        let (first, second) =
+            tokio::join!(vectors.of_text(words(), &mine), vectors.of_text(words(), &yours));
+        for (outcome, asked) in [(first, &mine), (second, &yours)] {
+            let error = outcome.expect_err("another model runs");
+            let Error::ModelMismatch { collection, .. } = &error else {
+                panic!("the models differ, and that is not what is said: {error}");
+            };
+            assert_eq!(*collection, asked.name, "the caller's own collection is named");
+        }
+        shutdown.trigger();
+        running.await.expect("no panic").expect("a clean end");
+    }
 }
