@@ -133,6 +133,8 @@ impl Items {
             return Ok((item, Outcome::Created));
         };
         if hashed.is_in(&existing.item) {
+            // The write that put it there may have failed half way; this answer acknowledges it.
+            self.store.sync(name.clone()).await?;
             return Ok((existing.item, Outcome::Unchanged));
         }
         let create_time = existing.item.create_time;
@@ -327,3 +329,6 @@ impl Hashed {
         Point { item, vector: existing.vector }
     }
 }
+
+#[cfg(test)]
+mod tests;

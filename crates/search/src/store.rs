@@ -8,7 +8,7 @@
 //! One contract suite (`store/contract.rs`) runs on both.
 
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 pub mod edge;
 pub mod exact;
 
@@ -68,6 +68,10 @@ pub trait VectorStore: fmt::Debug + Send + Sync + 'static {
     /// Removes points, with the same promise as [`Self::upsert`]; ids that are not there are
     /// passed over.
     fn delete(&self, name: CollectionName, ids: Vec<ItemId>) -> Answer<'_, ()>;
+
+    /// Gives what is there the promise of [`Self::upsert`]: a write that was answered with an
+    /// error may have been made all the same, and a later read sees it.
+    fn sync(&self, name: CollectionName) -> Answer<'_, ()>;
 
     /// Fetches one point.
     fn get(&self, name: CollectionName, id: ItemId) -> Answer<'_, Option<Point>>;

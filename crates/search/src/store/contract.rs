@@ -151,6 +151,7 @@ async fn collections_come_and_go(store: &dyn VectorStore) {
     assert_eq!(store.remove(name("b")).await.map(|c| c.name), gone, "only once");
     let gone = Err(Error::NoCollection(name("b")));
     assert_eq!(store.count(name("b"), Filter::default()).await, gone, "and can't be read");
+    assert_eq!(store.sync(name("b")).await, Err(Error::NoCollection(name("b"))), "nor kept");
 
     let remade = store.create(new_collection("b")).await.expect("made anew");
     assert_ne!(remade.uid, made.uid, "it is another one");
@@ -196,6 +197,8 @@ async fn writes_raise_the_generation(store: &dyn VectorStore) {
     assert!(after_upsert > made.generation, "an insertion raises it");
     store.search(name("generation"), search([1.0; 4], 1)).await.expect("an answer");
     assert_eq!(generation(), Ok(after_upsert), "a search does not");
+    assert_eq!(store.sync(name("generation")).await, Ok(()), "what is there is there for good");
+    assert_eq!(generation(), Ok(after_upsert), "nothing was changed by that");
     store.delete(name("generation"), vec![id("a")]).await.expect("deleted");
     assert!(generation().expect("there") > after_upsert, "a deletion raises it");
 }

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use clipmesh_proto::ids::{CollectionName, ItemId};
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -205,6 +205,15 @@ impl VectorStore for Edge {
 
     fn delete(&self, name: CollectionName, ids: Vec<ItemId>) -> Answer<'_, ()> {
         self.write("delete", name, move |shard| shard.delete(&ids))
+    }
+
+    fn sync(&self, name: CollectionName) -> Answer<'_, ()> {
+        if !self.inner.config.sync_writes {
+            // The engine's log has it, and no more is promised.
+            return ready(self.inner.entry(&name).map(drop)).boxed();
+        }
+        let work = move |inner: &Inner| inner.entry(&name)?.shard.sync();
+        self.blocking(&self.writes, "sync", work).boxed()
     }
 
     fn get(&self, name: CollectionName, id: ItemId) -> Answer<'_, Option<Point>> {

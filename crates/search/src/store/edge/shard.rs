@@ -93,13 +93,15 @@ impl Shard {
     ) -> Result<Self, Error> {
         let engine_config = engine_config(collection.dimension, collection.distance, config);
         let engine = EdgeShard::load(&folder.shard(), Some(engine_config)).map_err(failed)?;
-        // Replayed writes are trimmed from the log by the first flush.
+        // Replayed writes are trimmed from the log by the first flush. Until then they may be in
+        // memory only: a log that outlives its process need not be on the disk.
         let shard = Self::new(engine, folder, collection.dimension, config);
         shard.dirty.store(true, Ordering::Release);
         Ok(shard)
     }
 
     fn new(engine: EdgeShard, folder: Folder, dimension: usize, config: &Config) -> Self {
+        shard.written.store(1, Ordering::Release);
         Self {
             engine,
             folder,
@@ -241,7 +243,7 @@ impl Shard {
         Ok(hits)
     }
 
-    /// Brings the writes of the caller onto the disk. Callers that wait together share one flush.
+    /// Brings what the caller can see onto the disk. Callers that wait together share one flush.
     pub(super) fn sync(&self) -> Result<(), Error> {
         let mine = self.written.load(Ordering::Acquire);
         let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
