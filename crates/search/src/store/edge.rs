@@ -30,7 +30,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::folder::{Folder, Record};
+use self::folder::Folder;
 use self::shard::Shard;
 use super::{Answer, Collection, Error, Hit, NewCollection, Page, Point, Search, VectorStore};
 use crate::filter::Filter;
@@ -308,17 +308,15 @@ impl Inner {
         let collection = Collection {
             name: new.name.clone(),
             uid: Uuid::new_v4().simple().to_string(),
-            fingerprint: new.fingerprint.clone(),
-            model_name: new.model_name.clone(),
+            fingerprint: new.fingerprint,
+            model_name: new.model_name,
             dimension: new.dimension,
             distance: new.distance,
             create_time: item::now(),
             generation: 0,
         };
         let folder = Folder::new(&self.root, &collection);
-        folder.create().map_err(failed)?;
-        let shard = Shard::create(folder, &new, &self.config)?;
-        shard.folder().write_record(&Record::new(&collection)).map_err(failed)?;
+        let shard = Shard::create(folder, &collection, &self.config)?;
         // From here on it is a collection, whatever happens.
         let entry = Entry::new(collection.clone(), shard);
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);

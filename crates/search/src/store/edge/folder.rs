@@ -7,6 +7,7 @@
 //! ROOT/NAME.UID/shard/            the engine's
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ const RECORD_VERSION: u32 = 1;
 /// Room for the writes between two openings.
 const GENERATIONS_PER_OPENING: u64 = 1 << 32;
 
-/// The folder of one collection. Once doomed, it is removed when this is dropped.
+/// The folder of one collection. While doomed, it is removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
@@ -77,11 +78,20 @@ impl Folder {
     /// Makes the folder no collection any more.
     pub(super) fn remove_record(&self) -> io::Result<()> {
         fs::remove_file(self.path.join(RECORD_FILE))?;
-        sync_folder(&self.path)
+        // Not an error: the collection is gone, and only a power failure could bring it back.
+        if let Err(error) = sync_folder(&self.path) {
+            let path = self.path.display();
+            tracing::warn!(%path, %error, "a collection's removal is not on the disk yet");
+        }
+        Ok(())
     }
 
     pub(super) fn doom(&self) {
         self.doomed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn spare(&self) {
+        self.doomed.store(false, Ordering::Release);
     }
 }
 
@@ -90,9 +100,10 @@ impl Drop for Folder {
         if !self.doomed.load(Ordering::Acquire) {
             return;
         }
-        if let Err(error) = fs::remove_dir_all(&self.path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        // The record first: without it, whatever is left behind is no collection.
+        let removed = absent_or(fs::remove_file(self.path.join(RECORD_FILE)))
+            .and_then(|()| absent_or(fs::remove_dir_all(&self.path)));
+        if let Err(error) = removed {
             let path = self.path.display();
             tracing::warn!(%path, %error, "a removed collection's folder is left behind");
         }
@@ -158,16 +169,23 @@ pub(super) fn lock(root: &Path) -> io::Result<File> {
 }
 
 /// The collections in `root`. Folders that a crash left half made or half removed are cleared
-/// away; a record that can't be read is an error, since its points may be sound.
+/// away; a record that can't be read is an error, since its points may be sound, and so are two
+/// of one name, since nobody knows which of them is meant.
 pub(super) fn scan(root: &Path) -> io::Result<Vec<Record>> {
-    let mut records = Vec::new();
+    let mut found: BTreeMap<String, (PathBuf, Record)> = BTreeMap::new();
     for entry in fs::read_dir(root)? {
         let path = entry?.path();
         if !path.is_dir() {
             continue;
         }
         match fs::read(path.join(RECORD_FILE)) {
-            Ok(json) => records.push(parse(&path, &json)?),
+            Ok(json) => {
+                let record = parse(&path, &json)?;
+                if let Some((other, _)) = found.get(&record.name) {
+                    return Err(ambiguous(&record.name, [other, &path]));
+                }
+                found.insert(record.name.clone(), (path, record));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_ours(&path) => {
                 tracing::warn!(path = %path.display(), "a folder that is no collection is left alone");
             }
@@ -178,7 +196,13 @@ pub(super) fn scan(root: &Path) -> io::Result<Vec<Record>> {
             Err(error) => return Err(error),
         }
     }
-    Ok(records)
+    Ok(found.into_values().map(|(_, record)| record).collect())
+}
+
+fn ambiguous(name: &str, paths: [&PathBuf; 2]) -> io::Error {
+    let [one, other] = paths.map(|path| path.display());
+    let message = format!("`{one}` and `{other}` both hold a collection `{name}`; move one away");
+    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 /// Whether a folder's name is one that we give: the collection's, and its uid.
@@ -209,6 +233,14 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&draft, path)?;
     path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// What is not there need not be removed.
+fn absent_or(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(()) | Err(_) => removed,
+    }
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {

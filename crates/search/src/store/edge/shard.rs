@@ -18,13 +18,11 @@ use qdrant_edge::{
 use serde_json::Value as Json;
 use uuid::Uuid;
 
-use super::folder::Folder;
+use super::folder::{Folder, Record};
 use super::{Config, filter, payload};
 use crate::filter::Filter;
 use crate::item::Item;
-use crate::store::{
-    Collection, Distance, Error, Hit, NewCollection, Page, Point, Search, check_dimension, rank,
-};
+use crate::store::{Collection, Distance, Error, Hit, Page, Point, Search, check_dimension, rank};
 
 /// The namespace of the UUIDs that stand for item ids. Changing it orphans every stored point.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6c1d_3c5e_5f0b_4d0e_9f6a_2b8e_7a41_c9d3);
@@ -67,13 +65,17 @@ pub(super) struct Shard {
 // === impl Shard ===
 
 impl Shard {
-    /// Makes an empty one, and brings it onto the disk.
+    /// Makes an empty one with its record, and brings both onto the disk; or leaves nothing there.
     pub(super) fn create(
         folder: Folder,
-        new: &NewCollection,
+        collection: &Collection,
         config: &Config,
     ) -> Result<Self, Error> {
-        let engine_config = engine_config(new.dimension, new.distance, config);
+        // Whatever fails on the way takes the folder along: a record that was written but not
+        // brought onto the disk would be a collection at the next start.
+        folder.doom();
+        folder.create().map_err(failed)?;
+        let engine_config = engine_config(collection.dimension, collection.distance, config);
         let engine = EdgeShard::new(&folder.shard(), engine_config).map_err(failed)?;
         for (field, schema) in indexes() {
             let create =
@@ -82,7 +84,10 @@ impl Shard {
             engine.update(UpdateOperation::FieldIndexOperation(create)).map_err(failed)?;
         }
         engine.flush().map_err(failed)?;
-        Ok(Self::new(engine, folder, new.dimension, config))
+        let shard = Self::new(engine, folder, collection.dimension, config);
+        shard.folder.write_record(&Record::new(collection)).map_err(failed)?;
+        shard.folder.spare();
+        Ok(shard)
     }
 
     /// Opens one, and takes in again what a crash left in its log.
@@ -96,12 +101,12 @@ impl Shard {
         // Replayed writes are trimmed from the log by the first flush. Until then they may be in
         // memory only: a log that outlives its process need not be on the disk.
         let shard = Self::new(engine, folder, collection.dimension, config);
+        shard.written.store(1, Ordering::Release);
         shard.dirty.store(true, Ordering::Release);
         Ok(shard)
     }
 
     fn new(engine: EdgeShard, folder: Folder, dimension: usize, config: &Config) -> Self {
-        shard.written.store(1, Ordering::Release);
         Self {
             engine,
             folder,

@@ -107,6 +107,41 @@ async fn a_removed_collection_leaves_nothing_on_the_disk() {
 }
 
 #[tokio::test]
+async fn a_collection_that_can_not_be_recorded_leaves_nothing_on_the_disk() {
+    let folder = folder();
+    let exact = Exact::default();
+    let collection = exact.create(new_collection("half")).await.expect("described");
+    // In the way of the record's draft.
+    let half = folder.path().join(format!("half.{}", collection.uid));
+    fs::create_dir_all(half.join("collection.tmp")).expect("made");
+    let claimed = Folder::new(folder.path(), &collection);
+    let made = Shard::create(claimed, &collection, &Config::default());
+    made.expect_err("there is no place for its record");
+    assert!(folders(&folder).is_empty(), "nothing is left: {:?}", folders(&folder));
+}
+
+#[tokio::test]
+async fn refuses_to_start_on_two_collections_of_one_name() {
+    let folder = folder();
+    let store = open(&folder).await;
+    store.create(new_collection("twin")).await.expect("made");
+    store.close().await;
+    drop(store);
+    let one = folders(&folder).remove(0);
+    // As left by whoever kept a copy beside the original.
+    let other = folder.path().join("twin.old");
+    fs::create_dir(&other).expect("made");
+    fs::copy(one.join("collection.json"), other.join("collection.json")).expect("copied");
+    let error = Edge::open(folder.path().to_owned(), Config::default()).await.expect_err("refused");
+    for path in [&one, &other] {
+        let path = path.to_string_lossy();
+        assert!(error.to_string().contains(&*path), "`{path}` is named: {error}");
+    }
+    fs::remove_dir_all(&other).expect("moved away");
+    open(&folder).await.close().await;
+}
+
+#[tokio::test]
 async fn refuses_to_start_on_a_record_it_can_not_read() {
     let folder = folder();
     let store = open(&folder).await;
