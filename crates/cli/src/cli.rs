@@ -27,7 +27,7 @@ enum Command {
     Collections(collections::Command),
     /// Show what is behind a gateway, and whether it answers.
     Status(status::Command),
-    /// Look into a model folder, or make one with random weights.
+    /// Look into a model, or make one with random weights.
     Model(model::Command),
 }
 

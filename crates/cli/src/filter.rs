@@ -155,7 +155,8 @@ fn key(name: &str) -> Result<String, String> {
     Ok(format!("{METADATA_PREFIX}{name}"))
 }
 
-fn check_name(name: &str) -> Result<(), String> {
+/// Whether a field of the caller's own may have this name.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let is_fine = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if name.is_empty() {
         return Err("it names no field".to_owned());

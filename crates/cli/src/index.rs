@@ -1,12 +1,13 @@
 //! `clipmesh index`: brings folders of pictures into a collection.
 //!
 //! ```text
-//!   walk ──► plan: hash, look up, read ──► window ──► IndexItems stream ──► report
+//!   walk ──► metadata ──► plan: hash, look up, read ──► window ──► IndexItems stream ──► report
 //! ```
 //!
 //! An item's id is the hash of its bytes, so that a second run finds what the first one stored,
 //! and nothing is sent twice. A file that can't be taken costs a line, never its neighbours.
 
+mod metadata;
 mod plan;
 mod report;
 mod upload;
@@ -14,16 +15,19 @@ mod walk;
 mod window;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytesize::ByteSize;
 use clap::Args;
 use clipmesh_proto::embedder::v1 as embedder;
 use clipmesh_proto::ids::CollectionName;
 use clipmesh_proto::search::v1 as search;
+use prost_types::Struct;
 use tonic::{Code, Status};
 
 use crate::client::{Connection, Mesh, Scope};
 use crate::error::Error;
+use crate::index::metadata::Fields;
 use crate::index::plan::Plan;
 use crate::index::report::Report;
 use crate::index::upload::Upload;
@@ -38,6 +42,7 @@ const ENVELOPE: ByteSize = ByteSize::kib(64);
 const MAX_BYTES_IN_FLIGHT: ByteSize = ByteSize::mib(128);
 
 #[derive(Debug, Args)]
+#[command(after_help = metadata::HELP)]
 pub(crate) struct Command {
     /// Files and folders. In folders, files with an image ending are taken, hidden ones are not;
     /// a file that is named is always taken.
@@ -45,7 +50,7 @@ pub(crate) struct Command {
     paths: Vec<PathBuf>,
 
     /// A field for every picture, as in `album=holiday`; repeat it for several. Of pictures that
-    /// are there already, they replace the fields.
+    /// are there already, they replace the fields. See below for fields of each picture.
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = filter::parse_field)]
     metadata: Vec<filter::Field>,
 
@@ -64,27 +69,35 @@ pub(crate) struct Command {
     connection: Connection,
 }
 
+/// What there is to be stored, and what can't be.
+struct Gallery {
+    pictures: Vec<PathBuf>,
+    fields: Arc<Fields>,
+    /// Places and reasons.
+    failures: Vec<(String, String)>,
+}
+
 // === impl Command ===
 
 impl Command {
     pub(crate) async fn run(self) -> Result<(), Error> {
         let mesh = Mesh::new(&self.connection)?;
         let model = mesh.model().await?;
-        let paths = self.paths.clone();
-        let walk = tokio::task::spawn_blocking(move || walk::pictures(&paths)).await;
-        let (pictures, unreadable) = walk.map_err(|error| Error::Runtime(error.into()))?;
+        let (paths, of_all) = (self.paths.clone(), filter::metadata(&self.metadata));
+        let look = tokio::task::spawn_blocking(move || Gallery::under(&paths, of_all)).await;
+        let gallery = look.map_err(|error| Error::Runtime(error.into()))?;
 
-        let mut report = Report::new(pictures.len() + unreadable.len());
-        for entry in unreadable {
-            report.failed(&entry.path, entry.reason);
+        let mut report = Report::new(gallery.pictures.len() + gallery.failures.len());
+        for (place, reason) in &gallery.failures {
+            report.failed(place, reason.clone());
         }
-        let outcome = if pictures.is_empty() {
+        let outcome = if gallery.pictures.is_empty() {
             if !report.has_failures() {
                 report.note("no pictures there");
             }
             Ok(())
         } else {
-            self.store(&mesh, &model, pictures, &mut report).await
+            self.store(&mesh, &model, gallery, &mut report).await
         };
         report.finish(self.scope.collection.as_str(), self.connection.json)?;
         outcome?;
@@ -95,22 +108,22 @@ impl Command {
         &self,
         mesh: &Mesh,
         model: &embedder::Model,
-        pictures: Vec<PathBuf>,
+        gallery: Gallery,
         report: &mut Report,
     ) -> Result<(), Error> {
         ensure_collection(mesh, &self.scope.collection, model, report).await?;
         let plan = Plan {
             collection: self.scope.collection.clone(),
             max_image_bytes: max_image_bytes(mesh, model),
-            skips_known: self.metadata.is_empty(),
+            fields: Arc::clone(&gallery.fields),
         };
-        let (planner, planned) = plan::pictures(mesh.clone(), plan, pictures);
+        let (planner, planned) = plan::pictures(mesh.clone(), plan, gallery.pictures);
         let bounds =
             Bounds { max_pictures: usize::from(self.in_flight), max_bytes: MAX_BYTES_IN_FLIGHT };
         let upload = Upload {
             mesh: Mesh::for_streams(&self.connection)?,
             collection: self.scope.collection.to_string(),
-            metadata: filter::metadata(&self.metadata),
+            fields: gallery.fields,
             patience: self.connection.timeout,
             backoff: window::backoff,
             window: Window::new(bounds),
@@ -124,6 +137,24 @@ impl Command {
                 signal.map_err(Error::Runtime)?;
                 Err(Error::Interrupted)
             }
+        }
+    }
+}
+
+// === impl Gallery ===
+
+impl Gallery {
+    /// Looks at all paths, and reads what the folders tell of their pictures. It blocks.
+    fn under(paths: &[PathBuf], of_all: Option<Struct>) -> Self {
+        let found = walk::under(paths);
+        let (fields, faults) = metadata::read(&found, of_all);
+        let unreadable = found.unreadable.into_iter();
+        let unreadable = unreadable.map(|entry| (entry.path.display().to_string(), entry.reason));
+        let faults = faults.into_iter().map(|fault| (fault.place, fault.reason));
+        Self {
+            pictures: found.pictures,
+            fields: Arc::new(fields),
+            failures: unreadable.chain(faults).collect(),
         }
     }
 }

@@ -46,9 +46,10 @@ const STOP_MARGIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(crate) struct Command {
-    /// The folder of a CLIP model: config.json, model.safetensors, a tokenizer.
-    #[arg(long, value_name = "DIR", env = "CLIPMESH_MODEL")]
-    model: Option<PathBuf>,
+    /// `tiny` (comes with clipmesh), a folder in Hugging Face's form, or `org/name[@revision]` of
+    /// the Hugging Face hub, downloaded once. Default: openai/clip-vit-base-patch32 (0.6 GB).
+    #[arg(long, env = "CLIPMESH_MODEL")]
+    model: Option<String>,
 
     /// Where items, vectors and thumbnails are kept. Default: $XDG_DATA_HOME/clipmesh, or
     /// ~/.local/share/clipmesh.
@@ -130,7 +131,7 @@ impl Command {
     fn load(self) -> Result<Config, Error> {
         let format = self.log_format.and_then(|format| format.to_possible_value());
         let sources = Sources { file: self.config, ..Sources::from_process() }
-            .with("embedder.model", self.model.map(|path| path.display().to_string()))
+            .with("embedder.model", self.model)
             .with("embedder.device", self.device)
             .with("search.data_dir", self.data.map(absolute))
             .with("gateway.listen", self.listen)
@@ -204,7 +205,7 @@ async fn run_parts(
     config.gateway.search_url.clone_from(&addresses.search);
 
     let app = clipmesh_embedder::App::build(config.embedder, listeners.embedder);
-    let app = Box::pin(app).await.map_err(|error| broken("embedder", &error))?;
+    let app = Box::pin(app).await.map_err(|error| no_embedder(&error))?;
     parts.start("embedder", |shutdown| app.run(shutdown));
     let app = clipmesh_search::App::build(config.search, listeners.search);
     let app = Box::pin(app).await.map_err(|error| broken("search", &error))?;
@@ -266,6 +267,15 @@ fn absolute(path: PathBuf) -> String {
 
 fn broken(name: &'static str, error: &dyn std::fmt::Display) -> Error {
     Error::Part { name, message: error.to_string() }
+}
+
+/// Where the hub is the trouble, there are models that don't need it.
+fn no_embedder(error: &clipmesh_embedder::Error) -> Error {
+    if !error.is_of_hub() {
+        return broken("embedder", error);
+    }
+    let other = "`--model tiny` takes the model that comes with clipmesh, `--model FOLDER` yours";
+    broken("embedder", &format!("{error}\n  without the hub, {other}"))
 }
 
 fn not_ready() -> Error {

@@ -6,6 +6,7 @@
 //!     ├─ pictures      what is sent
 //!     ├─ clients       how it is sent
 //!     ├─ eventually    how long it may take
+//!     ├─ hub           where its model comes from
 //!     └─ trace_sink    what it left behind
 //! ```
 //!
@@ -15,6 +16,7 @@
 
 pub mod clients;
 mod eventually;
+pub mod hub;
 pub mod pictures;
 pub mod sandbox;
 pub mod trace_sink;

@@ -5,6 +5,7 @@ mod process;
 mod scratch;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,9 @@ pub use command::{model_of, program};
 /// From the start of a process to the first `SERVING`: loading libtorch from a cold disk on a busy
 /// machine takes most of it.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Of the model that is served unless a test wants another.
+const DEFAULT_SEED: u64 = 1;
 
 /// A process of the mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +56,7 @@ pub struct Builder {
     layout: Layout,
     settings: Vec<(Service, String, String)>,
     environment: Vec<(String, String)>,
-    model_seed: u64,
+    model: Option<String>,
 }
 
 /// A sandbox that the tests of one file share; it starts with the first of them.
@@ -76,7 +80,7 @@ struct Plan {
     layout: Layout,
     settings: Vec<(Service, String, String)>,
     environment: Vec<(String, String)>,
-    model: PathBuf,
+    model: OsString,
     data: PathBuf,
 }
 
@@ -89,7 +93,7 @@ impl Sandbox {
             layout: Layout::ThreeProcesses,
             settings: Vec::new(),
             environment: Vec::new(),
-            model_seed: 1,
+            model: None,
         }
     }
 
@@ -164,7 +168,7 @@ impl Sandbox {
     /// # Errors
     /// When the model can't be made.
     pub async fn replace_model(&mut self, seed: u64) -> anyhow::Result<()> {
-        self.plan.model = model_of(seed).await?;
+        self.plan.model = model_of(seed).await?.into();
         Ok(())
     }
 
@@ -243,16 +247,26 @@ impl Builder {
         self
     }
 
+    /// Serves this model, as it is written after `--model`.
+    pub fn model(mut self, model: &str) -> Self {
+        self.model = Some(model.to_owned());
+        self
+    }
+
     /// Starts the processes, each once those that it calls can answer.
     ///
     /// # Errors
     /// When one does not come up, with the end of its log.
     pub async fn start(self) -> anyhow::Result<Sandbox> {
+        let model = match self.model {
+            Some(model) => model.into(),
+            None => model_of(DEFAULT_SEED).await?.into(),
+        };
         let plan = Plan {
             layout: self.layout,
             settings: self.settings,
             environment: self.environment,
-            model: model_of(self.model_seed).await?,
+            model,
             data: scratch::folder("data")?,
         };
         let mut sandbox = Sandbox { plan, processes: BTreeMap::new(), addresses: BTreeMap::new() };

@@ -37,15 +37,16 @@ pub struct App {
 }
 
 impl App {
-    /// Loads the model, runs it once and prepares to serve on `listener`.
+    /// Loads the model, runs it once and prepares to serve on `listener`. Takes minutes where the
+    /// model must be downloaded; dropping it gives the wait up, not the download.
     ///
     /// # Errors
     /// A model or a device that can't be used; the message says what is wrong with it.
     pub async fn build(config: Config, listener: TcpListener) -> Result<Self, Error> {
         let local_addr = listener.local_addr()?;
         let started_at = Instant::now();
-        let folder = config.model.clone();
-        let model = Arc::new(blocking(move || Model::open(&folder)).await?);
+        let source = config.model.clone();
+        let model = Arc::new(blocking(move || Model::open(&source.folder()?)).await?);
         // Both read the same file, the one to identify the weights, the other to use them.
         let identified = {
             let model = Arc::clone(&model);

@@ -8,16 +8,17 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::error::Error;
 use crate::model::random::{self, Architecture};
 use crate::model::{
-    Config, Dtype, Filter, Model as ModelFolder, Pooling, Preprocessing, Resize, Tower,
+    Config, Dtype, Filter, Model as ModelFolder, Pooling, Preprocessing, Resize, Source, Tower,
 };
 
 /// `model …`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Model {
-    /// Print what is understood of a model's folder, or what is wrong with it.
+    /// Print what is understood of a model, or what is wrong with it.
     Inspect {
-        /// The folder, in Hugging Face's form.
-        dir: PathBuf,
+        /// `tiny`, a folder in Hugging Face's form, or `org/name[@revision]` of the Hugging Face
+        /// hub, which is downloaded.
+        model: Source,
     },
     /// Write a full-size model with seeded random weights, for tests and benchmarks.
     Random(Random),
@@ -86,7 +87,7 @@ impl Model {
     /// A model that can't be read or written.
     pub fn run(&self, out: &mut impl Write) -> Result<(), Error> {
         match self {
-            Self::Inspect { dir } => inspect(dir, out),
+            Self::Inspect { model } => inspect(&model.folder()?, out),
             Self::Random(random) => random.write(out),
         }
     }

@@ -1,7 +1,6 @@
 //! What an operator can set.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -10,6 +9,7 @@ use clipmesh_mesh::settings::Validate;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{DeviceChoice, DtypeChoice};
+use crate::model::Source;
 
 /// Room in a message for what stands around an image.
 const MESSAGE_OVERHEAD: ByteSize = ByteSize::kib(4);
@@ -20,9 +20,11 @@ const MESSAGE_OVERHEAD: ByteSize = ByteSize::kib(4);
 pub struct Config {
     /// Where to listen. Default: `127.0.0.1:8082`, reachable from this machine only.
     pub listen: SocketAddr,
-    /// The folder of the model, in Hugging Face's form. Must be set.
-    pub model: PathBuf,
-    /// What to call the model in answers. Default: the folder's name.
+    /// `tiny` (comes with clipmesh), a folder in Hugging Face's form, or `org/name` or
+    /// `org/name@revision` of the Hugging Face hub, unless there is such a folder. Pin a commit
+    /// where several embedders must agree for years. Default: `openai/clip-vit-base-patch32`.
+    pub model: Source,
+    /// What to call the model in answers. Default: the folder's name, `org/name`, or `tiny`.
     pub model_name: Option<String>,
     /// `auto` (CUDA if it works, else the CPU), `cpu`, `cuda` or `cuda:N`. Choose `cuda` where a
     /// server without its device should fail rather than be slow. Default: `auto`.
@@ -97,11 +99,7 @@ pub struct CanaryConfig {
 impl Config {
     /// What the model is called in answers.
     pub(crate) fn model_name(&self) -> String {
-        let folder = || self.model.canonicalize().unwrap_or_else(|_| self.model.clone());
-        self.model_name.clone().unwrap_or_else(|| match folder().file_name() {
-            Some(name) => name.to_string_lossy().into_owned(),
-            None => self.model.display().to_string(),
-        })
+        self.model_name.clone().unwrap_or_else(|| self.model.name())
     }
 }
 
@@ -114,7 +112,6 @@ impl Validate for Config {
             }
         };
         let limits = &self.limits;
-        check(!self.model.as_os_str().is_empty(), "`model` must name a model's folder");
         check(self.batch.max_size > 0, "`batch.max_size` must be at least 1");
         check(limits.max_inputs > 0, "`limits.max_inputs` must be at least 1");
         check(limits.max_image_bytes.as_u64() > 0, "`limits.max_image_bytes` must be at least 1");
@@ -142,7 +139,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8082)),
-            model: PathBuf::new(),
+            model: Source::default(),
             model_name: None,
             device: DeviceChoice::default(),
             dtype: DtypeChoice::default(),
@@ -200,16 +197,27 @@ mod tests {
 
     #[test]
     fn the_defaults_are_valid_and_survive_printing() {
-        let config = from_env(&[("CLIPMESH__MODEL", "models/a")]).expect("the shipped defaults");
-        assert_eq!(
-            config,
-            Config { model: "models/a".into(), ..Config::default() },
-            "no other change"
-        );
+        let config = from_env(&[]).expect("the shipped defaults");
+        assert_eq!(config, Config::default(), "nothing must be set");
         let printed = toml::to_string(&config).expect("settings have a textual form");
         let again: Config = toml::from_str(&printed).expect("what is printed can be read");
         assert_eq!(again, config, "printing loses nothing");
-        assert_eq!(config.model_name(), "a", "the folder's name");
+        assert_eq!(config.model_name(), "openai/clip-vit-base-patch32", "the default model");
+    }
+
+    #[test]
+    fn a_model_is_named_in_any_of_its_forms_and_survives_printing() {
+        for (text, name) in
+            [("tiny", "tiny"), ("/models/a", "a"), ("org/name@refs/pr/1", "org/name")]
+        {
+            let config = from_env(&[("CLIPMESH__MODEL", text)]).expect("a model");
+            assert_eq!(config.model_name(), name, "{text}");
+            let printed = toml::to_string(&config).expect("settings have a textual form");
+            let again: Config = toml::from_str(&printed).expect("what is printed can be read");
+            assert_eq!(again.model.to_string(), text, "{printed}");
+        }
+        let error = from_env(&[("CLIPMESH__MODEL", "")]).expect_err("no model").to_string();
+        assert!(error.contains("`model` must name"), "the field and its forms: {error}");
     }
 
     #[test]
@@ -239,10 +247,9 @@ mod tests {
             ("CLIPMESH__QUEUE__MAX_BYTES", "1 MiB"),
             ("CLIPMESH__LIMITS__MAX_IMAGE_BYTES", "32 MiB"),
         ]) else {
-            panic!("five faults are refused");
+            panic!("four faults are refused");
         };
         for key in [
-            "`model`",
             "`batch.max_size`",
             "`queue.max_inputs`",
             "`queue.max_bytes`",

@@ -32,6 +32,15 @@ pub enum Error {
     DeviceStuck,
 }
 
+// === impl Error ===
+
+impl Error {
+    /// Whether a model of the Hugging Face hub can't be had, so that another one may do.
+    pub fn is_of_hub(&self) -> bool {
+        matches!(self, Self::Model(model::Error::Hub(_)))
+    }
+}
+
 /// Why a call as a whole failed, through no fault of its inputs.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum CallError {

@@ -8,7 +8,7 @@
 //! The crate reads CLIP models as Hugging Face folders ([`model`]), brings files into the form
 //! that they take ([`preprocess`]), collects what waits together into batches, and computes
 //! ([`backend`]). It keeps no state: no cache, no index, no names of pictures; that is the search
-//! service's work. It fetches no models from a network.
+//! service's work. From a network it fetches nothing but models of the Hugging Face hub.
 //!
 //! Start from [`App`].
 

@@ -23,8 +23,8 @@ struct Args {
     /// Where to listen, as in `127.0.0.1:8082`; port 0 takes a free one.
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// The folder of the model, in Hugging Face's form.
-    #[arg(long, value_name = "DIR")]
+    /// `tiny`, a folder in Hugging Face's form, or `org/name[@revision]` of the Hugging Face hub.
+    #[arg(long)]
     model: Option<String>,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     #[arg(long)]
@@ -85,7 +85,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let telemetry = clipmesh_telemetry::init("clipmesh-embedder", &config.telemetry)?;
     let shutdown = Shutdown::on_signals().context("listen for signals")?;
     let listener = TcpListener::bind(config.listen).await.context("open the port")?;
-    let app = App::build(config, listener).await?;
+    let app = tokio::select! {
+        app = App::build(config, listener) => app?,
+        // A download can take longer than an orchestrator waits.
+        () = shutdown.requested() => {
+            telemetry.shutdown().await;
+            return Ok(());
+        }
+    };
     let (address, version) = (app.local_addr(), env!("CARGO_PKG_VERSION"));
     tracing::info!(%address, version, "embedder listens");
     let ended = app.run(shutdown).await;

@@ -1,5 +1,7 @@
 //! A model as it lies on disk: a Hugging Face folder, read as it is.
 //!
+//! [`Source`] says which: a folder, a model of the [`hub`], or the one that comes with clipmesh.
+//!
 //! ```text
 //!   config.json               ──► Config          the architecture
 //!   preprocessor_config.json  ──► Preprocessing   from picture to input
@@ -12,10 +14,13 @@
 
 mod config;
 mod fingerprint;
+pub mod hub;
 mod layout;
 mod preprocessing;
 pub mod random;
 mod section;
+mod shipped;
+mod source;
 mod tokenizer;
 mod weights;
 
@@ -25,6 +30,7 @@ use clipmesh_proto::ids::Fingerprint;
 
 pub use config::{Activation, Config, Pooling, Text, Tower, Vision};
 pub use preprocessing::{Filter, Normalisation, Preprocessing, Resize};
+pub use source::{Source, Unnamed};
 pub use tokenizer::{Tokenizer, Tokens};
 pub use weights::{Dtype, TensorView, Weights};
 
@@ -37,9 +43,21 @@ pub struct Model {
     pub weights: Weights,
 }
 
-/// Why a folder can't be used as a model.
+/// Why a model can't be had or used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error(
+        "`model` names the folder `{}`, which is not there; `org/name` would be a model of the \
+         Hugging Face hub, `tiny` is the one that comes with clipmesh", .0.display()
+    )]
+    NoFolder(PathBuf),
+    #[error(
+        "the model that comes with clipmesh, `tiny`, is not there: neither in {}",
+        nor_in(looked)
+    )]
+    NotShipped { looked: Vec<PathBuf> },
+    #[error(transparent)]
+    Hub(#[from] hub::Error),
     #[error("read `{}`: {cause}", file.display())]
     Read { file: PathBuf, cause: std::io::Error },
     #[error("write `{}`: {cause}", file.display())]
@@ -77,4 +95,9 @@ impl Model {
     pub fn fingerprint(&self) -> Fingerprint {
         fingerprint::of(self)
     }
+}
+
+fn nor_in(folders: &[PathBuf]) -> String {
+    let folders = folders.iter().map(|folder| format!("`{}`", folder.display()));
+    folders.collect::<Vec<_>>().join(" nor in ")
 }

@@ -33,6 +33,7 @@ impl Fixture {
         let folder = tempfile::tempdir().expect("a folder");
         let model = folder.path().join("tiny");
         random::write(&model, &Architecture::Tiny.config(), 1, Dtype::F32).expect("a model");
+        let model = model.into();
         let mut config =
             Config { model, compute_threads: 1, decode_threads: 2, ..Config::default() };
         change(&mut config);
@@ -227,7 +228,7 @@ async fn a_deadline_is_kept() {
 #[tokio::test]
 async fn a_model_that_can_not_be_read_is_explained() {
     let folder = tempfile::tempdir().expect("a folder");
-    let config = Config { model: folder.path().to_owned(), ..Config::default() };
+    let config = Config { model: folder.path().into(), ..Config::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let error = App::build(config, listener).await.expect_err("an empty folder").to_string();
     assert!(error.contains("config.json"), "the missing file: {error}");

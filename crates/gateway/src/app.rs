@@ -66,14 +66,14 @@ impl App {
     /// Serves until `shutdown`, then lets calls in flight finish within the drain time-out.
     ///
     /// # Errors
-    /// When accepting connections fails.
+    /// None as yet: all services are run in one way.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         let watching = self.watcher.run(shutdown.clone());
         let readiness = self.board.readiness();
         let serving =
             server::serve_router(self.router, self.listener, &self.server, readiness, shutdown);
         tokio::select! {
-            served = serving => Ok(served?),
+            () = serving => Ok(()),
             never = watching => match never {},
         }
     }

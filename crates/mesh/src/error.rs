@@ -9,6 +9,4 @@ pub enum Error {
     Scheme { url: String },
     #[error("describe the services for reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    #[error("serve: {0}")]
-    Serve(#[from] std::io::Error),
 }

@@ -10,6 +10,7 @@
 //! crate holds no domain knowledge: it never looks into a message. Start from [`server::Server`].
 
 pub mod client;
+mod connections;
 pub mod deadline;
 mod error;
 pub mod health;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::routing::get;
-use axum::serve::ListenerExt as _;
 use bytesize::ByteSize;
 use http::{Request, Response, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -20,6 +19,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder, ServiceExt as _};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::connections::Connections;
 use crate::middleware::from_fn;
 use crate::{Error, Shutdown, deadline, health, rpc_metrics, trace};
 
@@ -114,13 +114,14 @@ impl Server {
     /// Serves until `shutdown`, then drains.
     ///
     /// # Errors
-    /// When accepting connections fails.
+    /// When the descriptors of its services are malformed.
     pub async fn serve(mut self, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
         self.routes.add_service(self.health.grpc_service());
         add_reflection(&mut self.routes)?;
         let grpc = grpc_stack(self.routes.routes().prepare());
         let router = axum::Router::new().fallback_service(into_axum(grpc));
-        serve_router(router, listener, &self.config, self.health, shutdown).await
+        serve_router(router, listener, &self.config, self.health, shutdown).await;
+        Ok(())
     }
 }
 
@@ -165,51 +166,31 @@ where
 }
 
 /// Serves a router, with `/livez`, `/readyz` and `/metrics` added, until `shutdown`; then reports
-/// not ready, waits for load balancers to notice, stops accepting, and lets calls finish within
-/// the drain time-out.
-///
-/// # Errors
-/// When accepting connections fails.
+/// not ready, waits for load balancers to notice, sends home who watches the health, stops
+/// accepting, lets calls finish within the drain time-out, and cuts off those that have not.
 pub async fn serve_router(
     router: axum::Router,
     listener: TcpListener,
     config: &Config,
     health: health::Reporter,
     shutdown: Shutdown,
-) -> Result<(), Error> {
+) {
     let router = router
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz).with_state(health.clone()))
         .route("/metrics", get(|| async { clipmesh_telemetry::metrics_text() }));
-    // Small messages go out at once: a call is often one packet each way.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps its delays");
-        }
-    });
-    let stop = tokio_util::sync::CancellationToken::new();
-    let serving = axum::serve(listener, router)
-        .with_graceful_shutdown(stop.clone().cancelled_owned())
-        .into_future();
-    let mut serving = std::pin::pin!(serving);
-    tokio::select! {
-        result = &mut serving => return Ok(result?),
-        () = shutdown.requested() => {}
-    }
-
-    health.drain().await;
-    tokio::select! {
-        result = &mut serving => return Ok(result?),
-        () = tokio::time::sleep(config.shutdown_delay) => {}
-    }
-    stop.cancel();
+    let asked_to_stop = async {
+        shutdown.requested().await;
+        health.drain().await;
+        tokio::time::sleep(config.shutdown_delay).await;
+        // Last: a watch would hold up the drain to its end.
+        health.end_watches().await;
+    };
+    let mut connections = Connections::default();
+    connections.accept(listener, &router, asked_to_stop).await;
     // Bounded: a half-open connection never says goodbye (hyper issue 4170).
-    match tokio::time::timeout(config.drain_timeout, serving).await {
-        Ok(result) => Ok(result?),
-        Err(_) => {
-            tracing::warn!("calls outlasted the drain time-out and are left behind");
-            Ok(())
-        }
+    if tokio::time::timeout(config.drain_timeout, connections.drain()).await.is_err() {
+        tracing::warn!("calls outlasted the drain time-out and are cut off");
     }
 }
 

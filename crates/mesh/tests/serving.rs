@@ -6,7 +6,11 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use clipmesh_mesh::client::{self, Channel};
 use clipmesh_mesh::server::{self, Server};
@@ -26,6 +30,8 @@ const SERVICE: &str = "clipmesh.embedder.v1.EmbedderService";
 struct Obedient {
     started: Arc<Notify>,
     go_on: Arc<Notify>,
+    /// The call that waits is over, in whatever way.
+    ended: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -45,6 +51,7 @@ impl EmbedderService for Obedient {
             "panic" => panic!("as ordered"),
             "hang" => std::future::pending().await,
             "wait" => {
+                let _ended = self.ended.clone().drop_guard();
                 self.started.notify_one();
                 self.go_on.notified().await;
             }
@@ -191,8 +198,28 @@ async fn a_drain_is_bounded() {
     let mut client = running.client(None);
     let stuck = tokio::spawn(async move { client.embed(order("wait")).await });
     running.service.started.notified().await;
+    let ended = running.service.ended.clone();
     running.stop().await;
-    stuck.abort();
+    ended.cancelled().await;
+    stuck.await.expect("no panic").expect_err("the call is cut off, not left behind");
+}
+
+#[tokio::test]
+async fn an_open_watch_does_not_hold_up_a_stop() {
+    // Longer than anybody runs a test for.
+    let config =
+        server::Config { drain_timeout: Duration::from_secs(86_400), ..server::Config::default() };
+    let running = Running::start(config).await;
+    let channel = client::channel(&running.url, &client::Config::default()).expect("an address");
+    let about = HealthCheckRequest { service: SERVICE.to_owned() };
+    let mut news = HealthClient::new(channel).watch(about).await.expect("known").into_inner();
+    let first = news.message().await.expect("no error").expect("no end").status();
+    assert_eq!(first, ServingStatus::Serving, "it serves");
+
+    running.stop().await;
+    let last = news.message().await.expect("no error").expect("no end yet").status();
+    assert_eq!(last, ServingStatus::NotServing, "whoever watches is warned");
+    assert_eq!(news.message().await.expect("no error"), None, "and sent home");
 }
 
 #[tokio::test]

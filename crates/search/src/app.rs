@@ -91,7 +91,7 @@ impl App {
     /// Serves until `shutdown`, lets calls in flight finish, and brings everything onto the disk.
     ///
     /// # Errors
-    /// When accepting connections fails.
+    /// When the server can't be put together.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         let health = self.server.health();
         // What needs the embedder tells so by itself: stored items, vectors and cached queries

@@ -1,4 +1,5 @@
-//! Which of the files have to be sent: those whose bytes the collection doesn't have yet.
+//! Which of the files have to be sent: those whose bytes the collection doesn't have yet, and those
+//! whose fields are to be set.
 //!
 //! ```text
 //!   paths ──► hash (concurrent) ──► look up 100 hashes in one call ──► read what is new ──► upload
@@ -13,6 +14,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytesize::ByteSize;
 use clipmesh_proto::ids::{CollectionName, ContentHash};
@@ -25,6 +27,7 @@ use tonic::Status;
 use crate::client::Mesh;
 use crate::error::{Error, io_reason};
 use crate::filter;
+use crate::index::metadata::Fields;
 use crate::index::upload;
 use crate::index::window::{Picture, backoff};
 
@@ -44,8 +47,8 @@ pub(crate) struct Plan {
     pub(crate) collection: CollectionName,
     /// A longer file is a failure of its own, before it is read.
     pub(crate) max_image_bytes: ByteSize,
-    /// Whether to leave out what the collection has. Not so when metadata is to be set.
-    pub(crate) skips_known: bool,
+    /// Pictures that have some are sent even if the collection has them.
+    pub(crate) fields: Arc<Fields>,
 }
 
 /// What to do with a file.
@@ -120,6 +123,7 @@ async fn send_batch(
         .await;
     let new: HashSet<ContentHash> = hashed
         .iter()
+        .filter(|(path, _)| !plan.fields.has(path))
         .filter_map(|(_, hash)| hash.as_ref().ok())
         .filter(|hash| !seen.contains(*hash))
         .copied()
@@ -134,7 +138,7 @@ async fn send_batch(
         let sorted = match hash {
             Err(reason) => Sorted::Failed(path, reason),
             Ok(hash) if !seen.insert(hash) => Sorted::Duplicate,
-            Ok(hash) if known.contains(&hash) => Sorted::Known,
+            Ok(hash) if known.contains(&hash) && !plan.fields.has(&path) => Sorted::Known,
             Ok(_) => Sorted::New(path),
         };
         sender.send(Ok(sorted)).await.map_err(|_| Closed)?;
@@ -148,7 +152,7 @@ async fn known(
     plan: &Plan,
     hashes: HashSet<ContentHash>,
 ) -> Result<HashSet<ContentHash>, Status> {
-    if hashes.is_empty() || !plan.skips_known {
+    if hashes.is_empty() {
         return Ok(HashSet::new());
     }
     let mut attempt = 0;

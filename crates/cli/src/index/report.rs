@@ -1,7 +1,6 @@
 //! What a person sees of an index run while it goes on, and what is left of it at the end.
 
 use std::fmt;
-use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
@@ -31,6 +30,7 @@ pub(crate) struct Report {
 
 #[derive(Debug, Serialize)]
 struct Failure {
+    /// A file, or a line in one: `gallery/metadata.jsonl:12`.
     path: String,
     reason: String,
 }
@@ -88,7 +88,7 @@ impl Report {
             Settled::Indexed(_) => self.indexed += 1,
             Settled::Replaced(_) => self.updated += 1,
             Settled::Unchanged(_) => self.known += 1,
-            Settled::Failed(path, reason) => return self.failed(&path, reason),
+            Settled::Failed(path, reason) => return self.failed(path.display(), reason),
         }
         self.bar.inc(1);
     }
@@ -105,8 +105,8 @@ impl Report {
         self.bar.inc(1);
     }
 
-    pub(crate) fn failed(&mut self, path: &Path, reason: String) {
-        let path = path.display().to_string();
+    pub(crate) fn failed(&mut self, path: impl fmt::Display, reason: String) {
+        let path = path.to_string();
         self.bar.suspend(|| output::note(format!("{path}: {reason}")));
         self.failures.push(Failure { path, reason });
         self.bar.inc(1);

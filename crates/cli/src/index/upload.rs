@@ -5,6 +5,7 @@
 //! what it does next is decided by [`Window`].
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clipmesh_proto::code;
@@ -19,6 +20,7 @@ use tonic::{Code, Response, Status, Streaming};
 
 use crate::client::Mesh;
 use crate::error::{Error, is_transport};
+use crate::index::metadata::Fields;
 use crate::index::plan::Planned;
 use crate::index::report::Report;
 use crate::index::window::{Picture, Window};
@@ -39,7 +41,7 @@ pub(crate) struct Upload<'a> {
     /// Without a time-out for whole calls, for a stream lasts as long as there are pictures.
     pub(crate) mesh: Mesh,
     pub(crate) collection: String,
-    pub(crate) metadata: Option<prost_types::Struct>,
+    pub(crate) fields: Arc<Fields>,
     /// Longest wait for the next acknowledgement.
     pub(crate) patience: Duration,
     /// How long to wait before a stream is opened again, by how many broke in a row before.
@@ -163,7 +165,7 @@ impl Upload<'_> {
             Planned::Send(picture) => self.window.admit(picture),
             Planned::Known => self.report.known(),
             Planned::Duplicate => self.report.duplicate(),
-            Planned::Failed(path, reason) => self.report.failed(&path, reason),
+            Planned::Failed(path, reason) => self.report.failed(path.display(), reason),
         }
     }
 
@@ -213,7 +215,7 @@ impl Upload<'_> {
                 image: picture.image,
                 uri: path.to_string_lossy().into_owned(),
                 filename: filename.to_string_lossy().into_owned(),
-                metadata: self.metadata.clone(),
+                metadata: self.fields.of(&picture.path),
             }),
         }
     }

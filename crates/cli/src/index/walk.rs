@@ -1,5 +1,6 @@
-//! Which files are pictures.
+//! Which files are pictures, and which tell of them.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
 use crate::error::io_reason;
+use crate::index::metadata;
 
 /// Endings of the formats that an embedder reads; a file that is named on the command line may
 /// have any.
@@ -20,21 +22,31 @@ pub(crate) struct Unreadable {
     pub(crate) reason: String,
 }
 
-/// Every picture under `paths`: those that are named, and those in named folders by their ending.
+/// What is under the paths of a run, in the order of the walk.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) pictures: Vec<PathBuf>,
+    /// Every [`metadata::FILE_NAME`] of a folder that was walked.
+    pub(crate) metadata: Vec<PathBuf>,
+    pub(crate) unreadable: Vec<Unreadable>,
+}
+
+/// Every picture under `paths`: those that are named, and those in named folders by their ending;
+/// with the files that tell of them.
 ///
 /// Sorted within each folder, so that two runs go the same way. Hidden files and folders (`.git`,
 /// macOS's `._x.jpg`) are skipped inside folders, and links to folders are not followed, so that
 /// no walk goes in circles.
-pub(crate) fn pictures(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<Unreadable>) {
-    let mut pictures = Vec::new();
-    let mut unreadable = Vec::new();
+pub(crate) fn under(paths: &[PathBuf]) -> Found {
+    let mut found = Found::default();
     for path in paths {
         let entries = WalkDir::new(path).sort_by_file_name().into_iter();
         for entry in entries.filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry)) {
             match entry {
-                Ok(entry) if is_picture(&entry) => pictures.push(entry.into_path()),
+                Ok(entry) if is_picture(&entry) => found.pictures.push(entry.into_path()),
+                Ok(entry) if is_metadata(&entry) => found.metadata.push(entry.into_path()),
                 Ok(_) => {}
-                Err(error) => unreadable.push(Unreadable {
+                Err(error) => found.unreadable.push(Unreadable {
                     path: error.path().unwrap_or(path).to_owned(),
                     reason: reason(&error),
                 }),
@@ -42,9 +54,11 @@ pub(crate) fn pictures(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<Unreadable>) {
         }
     }
     // A file may be named twice, or be in a folder that is named too.
-    let mut seen = std::collections::HashSet::new();
-    pictures.retain(|path| seen.insert(path.clone()));
-    (pictures, unreadable)
+    for files in [&mut found.pictures, &mut found.metadata] {
+        let mut seen = HashSet::new();
+        files.retain(|path| seen.insert(path.clone()));
+    }
+    found
 }
 
 fn is_picture(entry: &DirEntry) -> bool {
@@ -52,6 +66,12 @@ fn is_picture(entry: &DirEntry) -> bool {
     let is_folder = entry.path().is_dir();
     let is_named = entry.depth() == 0;
     !is_folder && (is_named || has_image_extension(entry.path()))
+}
+
+fn is_metadata(entry: &DirEntry) -> bool {
+    // As with pictures, a broken link is left to be told of.
+    let is_inside = entry.depth() > 0;
+    is_inside && entry.file_name() == metadata::FILE_NAME && !entry.path().is_dir()
 }
 
 fn has_image_extension(path: &Path) -> bool {
@@ -88,12 +108,12 @@ mod tests {
 
     fn names(folder: &tempfile::TempDir, paths: &[&str]) -> Vec<String> {
         let paths: Vec<PathBuf> = paths.iter().map(|path| folder.path().join(path)).collect();
-        let (pictures, unreadable) = pictures(&paths);
-        assert_eq!(unreadable, [], "everything can be read");
+        let found = under(&paths);
+        assert_eq!(found.unreadable, [], "everything can be read");
         let relative = |path: PathBuf| {
             path.strip_prefix(folder.path()).expect("inside").to_string_lossy().into_owned()
         };
-        pictures.into_iter().map(relative).collect()
+        found.pictures.into_iter().map(relative).collect()
     }
 
     #[test]
@@ -115,11 +135,23 @@ mod tests {
     }
 
     #[test]
+    fn metadata_is_read_in_folders_only() {
+        let folder = folder(&["metadata.jsonl", "a/metadata.jsonl", "a/METADATA.csv", "b.png"]);
+        let root = folder.path().to_owned();
+        let files = [root.join("a/metadata.jsonl"), root.join("metadata.jsonl")];
+        let walked = under(&[root.clone(), root.join("a")]);
+        assert_eq!(walked.metadata, files, "in every folder, and each once");
+        let named = under(&[root.join("b.png"), root.join("metadata.jsonl")]);
+        assert!(named.metadata.is_empty(), "what is named is taken for a picture");
+        assert_eq!(named.pictures.len(), 2, "both");
+    }
+
+    #[test]
     fn says_what_is_not_there() {
         let missing = PathBuf::from("no/such/folder");
-        let (pictures, unreadable) = pictures(std::slice::from_ref(&missing));
-        assert!(pictures.is_empty(), "nothing was found");
+        let found = under(std::slice::from_ref(&missing));
+        assert!(found.pictures.is_empty(), "nothing was found");
         let reason = "no such file or folder".to_owned();
-        assert_eq!(unreadable, [Unreadable { path: missing, reason }], "and it is said");
+        assert_eq!(found.unreadable, [Unreadable { path: missing, reason }], "and it is said");
     }
 }

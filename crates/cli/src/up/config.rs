@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The embedder's; `model` is the one that must be set.
+    /// The embedder's; `model` is what is served.
     pub(crate) embedder: clipmesh_embedder::Config,
     /// The search service's; `data_dir` is where everything is kept.
     pub(crate) search: clipmesh_search::Config,
@@ -38,9 +38,6 @@ const OWN_KEYS: [(&[&str], &str); 11] = [
 const OWN_PORT: &str = "inside one process the services find each other";
 const SHARED_SERVER: &str = "set it in the table `server`, for all three";
 const SHARED_TELEMETRY: &str = "set it in the table `telemetry`, for all three";
-
-const NO_MODEL: &str = "no model: --model DIR names the folder of one; `clipmesh model random DIR` \
-                        makes one with seeded random weights, which finds pictures by example";
 
 // === impl Config ===
 
@@ -97,13 +94,8 @@ fn remove(table: &mut toml::Table, path: &[&str]) {
 
 impl Validate for Config {
     fn faults(&self) -> Vec<String> {
-        let mut shared = self.clone().shared();
+        let shared = self.clone().shared();
         let mut faults = self.server.faults("server");
-        if shared.embedder.model.as_os_str().is_empty() {
-            faults.push(NO_MODEL.to_owned());
-            // Told better than the embedder can, who doesn't know of our command line.
-            shared.embedder.model = "to be named".into();
-        }
         let services: [(&str, &dyn Validate); 3] = [
             ("embedder", &shared.embedder),
             ("search", &shared.search),
@@ -130,8 +122,7 @@ mod tests {
 
     fn from_env(pairs: &[(&str, &str)]) -> Result<Config, Error> {
         let env = pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
-        let model = ("embedder.model".to_owned(), "models/vit".to_owned());
-        load(&Sources { env, overrides: vec![model], ..Sources::default() })
+        load(&Sources { env, ..Sources::default() })
     }
 
     #[test]
@@ -159,12 +150,10 @@ mod tests {
     }
 
     #[test]
-    fn without_a_model_the_way_to_one_is_told_once() {
-        let Err(Error::Invalid(faults)) = load::<Config>(&Sources::default()) else {
-            panic!("a model is needed");
-        };
-        let [fault] = faults.as_slice() else { panic!("one fault: {faults:?}") };
-        assert!(fault.contains("clipmesh model random"), "the way: {fault}");
+    fn nothing_must_be_set() {
+        let config = from_env(&[]).expect("the defaults do");
+        let model = config.embedder.model.to_string();
+        assert_eq!(model, "openai/clip-vit-base-patch32", "a trained model");
     }
 
     #[test]

@@ -87,6 +87,43 @@ fn the_same_bytes_twice_are_one_item() {
 }
 
 #[test]
+fn a_folder_tells_of_its_pictures() {
+    let (mesh, folder) = (Mesh::start(), tempfile::tempdir().expect("make a folder"));
+    for (name, seed) in [("a.png", 1), ("b.png", 2), ("c.png", 3)] {
+        picture(&folder.path().join(name), seed);
+    }
+    let metadata = folder.path().join("metadata.jsonl");
+    let tell = |lines: &[&str]| fs::write(&metadata, lines.join("\n")).expect("write a file");
+    let a = r#"{"file_name": "a.png", "tags": ["cat", "sofa"], "year": 2019, "album": "attic"}"#;
+    tell(&[a, r#"{"file_name": "b.png", "year": 2021}"#, r#"{"file_name": "gone.png"}"#]);
+    let path = folder.path().to_str().expect("a plain path");
+    let found = |filter| names(&mesh.json(&["items", "list", "--filter", filter], 0), "items");
+
+    let first = mesh.json(&["index", path], 1);
+    assert_eq!(first["indexed"], 3, "all pictures, the one without fields too: {first}");
+    let failure = serde_json::json!({
+        "path": format!("{}:3", metadata.display()),
+        "reason": "`gone.png`: no such file or folder",
+    });
+    assert_eq!(first["failures"], serde_json::json!([failure]), "the line is named: {first}");
+    assert_eq!(found("year<2020"), ["a.png"], "a number");
+    assert_eq!(found("tags=sofa"), ["a.png"], "an element of a list");
+    assert_eq!(found("!year?"), ["c.png"], "no line, no fields");
+
+    tell(&[a, r#"{"file_name": "b.png", "year": 2018}"#]);
+    let second = mesh.json(&["index", path], 0);
+    let counts = (&second["updated"], &second["already_there"]);
+    assert_eq!(counts, (&1.into(), &2.into()), "only what has changed is written: {second}");
+    assert_eq!(found("year=2018"), ["b.png"], "the new value");
+
+    let third = mesh.json(&["index", path, "--metadata", "album=holiday"], 0);
+    assert_eq!(third["updated"], 3, "the command line's is of all: {third}");
+    assert_eq!(found("album=attic"), [""; 0], "and wins");
+    assert_eq!(found("tags=cat"), ["a.png"], "over fields of its name alone");
+    mesh.stop();
+}
+
+#[test]
 fn a_picture_an_item_and_words_find_pictures() {
     let (mesh, folder) = (Mesh::start(), folder());
     index(&mesh, folder.path());
@@ -271,9 +308,11 @@ fn without_a_mesh_the_way_out_is_told() {
 
 #[test]
 fn settings_are_checked_before_anything_starts() {
-    let no_model = clipmesh(&["up", "--check-config"]);
-    assert_eq!(no_model.code, 64, "a model is needed: {no_model:?}");
-    assert!(no_model.stderr.contains("clipmesh model random"), "how to get one: {no_model:?}");
+    let default = clipmesh(&["up", "--check-config"]);
+    assert_eq!(default.code, 0, "nothing must be set: {default:?}");
+    let nameless = clipmesh(&["up", "--model", "", "--check-config"]);
+    assert_eq!(nameless.code, 64, "an empty name: {nameless:?}");
+    assert!(nameless.stderr.contains("`model` must name"), "the field: {nameless:?}");
 
     let model = model().to_str().expect("a plain path").to_owned();
     let fine = clipmesh(&["up", "--model", &model, "--check-config"]);

@@ -32,7 +32,8 @@ pub async fn model_of(seed: u64) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// A command for one of our binaries, free of settings that are in our own environment.
+/// A command for one of our binaries, free of settings that are in our own environment, those of
+/// the Hugging Face hub included.
 ///
 /// # Errors
 /// When the binary was not built.
@@ -44,7 +45,7 @@ pub fn program(name: &str) -> anyhow::Result<Command> {
     ensure!(binary.is_file(), "{} is missing: run `make build` first", binary.display());
     let mut command = Command::new(binary);
     for (key, _) in std::env::vars_os() {
-        if key.to_string_lossy().starts_with("CLIPMESH") {
+        if ["CLIPMESH", "HF_"].iter().any(|prefix| key.to_string_lossy().starts_with(prefix)) {
             command.env_remove(key);
         }
     }

@@ -9,11 +9,12 @@ use super::config::Text;
 use super::{Error, Pooling};
 
 pub(super) const FILE: &str = "tokenizer.json";
-const VOCABULARY_FILE: &str = "vocab.json";
-const MERGES_FILE: &str = "merges.txt";
+pub(super) const VOCABULARY_FILE: &str = "vocab.json";
+pub(super) const MERGES_FILE: &str = "merges.txt";
 
 /// Files that may name special tokens, the first one first.
-const SPECIAL_TOKENS_FILES: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
+pub(super) const SPECIAL_TOKENS_FILES: [&str; 2] =
+    ["tokenizer_config.json", "special_tokens_map.json"];
 const SPECIAL_TOKENS: [&str; 4] = ["bos_token", "eos_token", "unk_token", PADDING_TOKEN];
 const PADDING_TOKEN: &str = "pad_token";
 

@@ -188,7 +188,7 @@ async fn upload(server: &Server, lengths: &[usize]) -> (Result<(), Error>, Repor
     let upload = Upload {
         mesh: server.serve().await,
         collection: "images".to_owned(),
-        metadata: None,
+        fields: Arc::default(),
         patience: Duration::from_millis(200),
         backoff: |_| Duration::ZERO,
         window: Window::new(Bounds { max_pictures: 4, max_bytes: ByteSize::mib(1) }),
