@@ -19,7 +19,7 @@ enum Command {
     Up(Box<up::Command>),
     /// Bring pictures into a collection.
     Index(Box<index::Command>),
-    /// Find the pictures nearest to one, to some words, or to an item.
+    /// Find the pictures nearest to one, to some words, to an item, or to a mix of these.
     Search(Box<search::Command>),
     /// List, show, count and remove items.
     Items(items::Command),
@@ -59,11 +59,14 @@ mod tests {
     }
 
     #[test]
-    fn a_search_needs_exactly_one_query() {
+    fn a_search_needs_a_query() {
         let parse = |line: &str| Cli::try_parse_from(line.split(' '));
         assert!(parse("clipmesh search --text cat").is_ok(), "words");
         assert!(parse("clipmesh search").is_err(), "nothing to look for");
-        assert!(parse("clipmesh search --text cat --id 1").is_err(), "two things to look for");
+        assert!(parse("clipmesh search --text cat --id 1 --text dog").is_ok(), "a mix");
+        assert!(parse("clipmesh search --unlike-text cat").is_ok(), "anything else");
+        assert!(parse("clipmesh search --text-share 0.5").is_err(), "a share of nothing");
+        assert!(parse("clipmesh search -t cat -i a.jpg --text-share 1").is_err(), "all of it");
         assert!(parse("clipmesh search --text cat --limit 0").is_err(), "no hits wanted");
         assert!(parse("clipmesh search --text cat --limit 1001").is_err(), "too many");
         assert!(parse("clipmesh search --text cat --threshold -0.2").is_ok(), "below zero");

@@ -1,11 +1,9 @@
-//! `clipmesh search`: the pictures nearest to one, to some words, or to an item.
+//! `clipmesh search`: the pictures nearest to one, to some words, to an item, or to a mix of these.
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+mod query;
 
 use clap::Args;
 use clipmesh_proto::search::v1 as search;
-use clipmesh_proto::search::v1::query::Kind;
 use serde::Serialize;
 
 use crate::client::{Connection, Mesh, Scope};
@@ -14,14 +12,18 @@ use crate::filter;
 use crate::output::table::{Column, Table};
 use crate::output::{self, json};
 
-/// Stands for standard input.
-const STDIN: &str = "-";
+use query::Query;
 
 #[derive(Debug, Args)]
-#[command(after_help = filter::HELP)]
+#[command(after_help = format!("{}\n\n{}", query::HELP, filter::HELP))]
 pub(crate) struct Command {
     #[command(flatten)]
     query: Query,
+
+    /// What --text weighs of a mix with --image or --id, from 0.01 to 0.99; by default, every query
+    /// weighs the same.
+    #[arg(long, value_name = "SHARE", value_parser = query::parse_text_share)]
+    text_share: Option<f32>,
 
     /// Most hits to show.
     #[arg(
@@ -61,23 +63,6 @@ pub(crate) struct Command {
     connection: Connection,
 }
 
-/// What to look for.
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-struct Query {
-    /// Look for pictures like this one; `-` reads it from standard input.
-    #[arg(long, short, value_name = "FILE")]
-    image: Option<PathBuf>,
-
-    /// Look for pictures of these words.
-    #[arg(long, short, value_name = "WORDS")]
-    text: Option<String>,
-
-    /// Look for pictures like this item; the first digits of a long id will do.
-    #[arg(long, value_name = "ID")]
-    id: Option<String>,
-}
-
 #[derive(Serialize)]
 struct Found {
     hits: Vec<json::Hit>,
@@ -89,37 +74,19 @@ struct Found {
 impl Command {
     pub(crate) async fn run(self) -> Result<(), Error> {
         let mesh = Mesh::new(&self.connection)?;
+        let (kind, typed) = self.query.read(&mesh, &self.scope.collection, self.text_share).await?;
         let request = search::SearchRequest {
             collection: self.scope.collection.to_string(),
-            query: Some(search::Query { kind: Some(self.kind(&mesh).await?) }),
+            query: Some(search::Query { kind: Some(kind) }),
             filter: filter::all_of(&self.filters),
             limit: Some(self.limit),
             offset: self.offset,
             score_threshold: self.threshold,
         };
-        let answer = mesh.search().search(request).await.map_err(|status| mesh.error(status))?;
+        let answer = mesh.search().search(request).await;
+        let answer = answer.map_err(|status| mesh.error(typed.explain(status)))?;
         let answer = answer.into_inner();
         if self.connection.json { self.print_json(answer) } else { self.print_table(answer) }
-    }
-
-    async fn kind(&self, mesh: &Mesh) -> Result<Kind, Error> {
-        if let Some(path) = &self.query.image {
-            let path = path.clone();
-            let image = tokio::task::spawn_blocking(move || read(&path)).await;
-            let image = image.map_err(|error| Error::Runtime(error.into()))??;
-            if image.len() >= mesh.max_message_bytes() {
-                let size = bytesize::ByteSize(image.len() as u64);
-                return Err(Error::Usage(format!(
-                    "the picture has {size}, too long for a message"
-                )));
-            }
-            return Ok(Kind::Image(image.into()));
-        }
-        if let Some(id) = &self.query.id {
-            let id = mesh.full_id(&self.scope.collection, id).await?;
-            return Ok(Kind::ItemId(id));
-        }
-        Ok(Kind::Text(self.query.text.clone().unwrap_or_default()))
     }
 
     fn print_json(&self, answer: search::SearchResponse) -> Result<(), Error> {
@@ -185,16 +152,6 @@ fn times(timing: &search::SearchTiming) -> String {
         parts.push(format!("store {}", output::millis(timing.store_ms)));
     }
     format!(" in {} ({})", output::millis(timing.total_ms), parts.join(", "))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let bytes = if path == Path::new(STDIN) {
-        let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
-    } else {
-        std::fs::read(path)
-    };
-    bytes.map_err(|source| Error::File { path: path.to_owned(), source })
 }
 
 fn parse_threshold(text: &str) -> Result<f32, String> {

@@ -4,15 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bytes::Bytes;
 use clipmesh_e2e::clients::{
     Clients, acknowledged, content_hash, cosine, ids, new_item, query, vector,
 };
 use clipmesh_e2e::sandbox::{Attached, Sandbox, Service, Shared};
 use clipmesh_e2e::{eventually, pictures};
+use clipmesh_proto::code::{FieldViolation, Reason};
 use clipmesh_proto::embedder::v1::GetModelRequest;
 use clipmesh_proto::search::v1 as search;
 use clipmesh_proto::search::v1::condition::Test;
 use clipmesh_proto::search::v1::query::Kind;
+use clipmesh_proto::search::v1::query_part::Kind as PartKind;
 use futures::StreamExt as _;
 use image::ImageFormat;
 use prost_types::value::Kind as ValueKind;
@@ -175,6 +178,68 @@ async fn finds_a_picture_by_itself_its_vector_and_its_id() {
     assert_eq!(by_text.hits.len(), 10, "every item has some score against any words");
     let timing = by_text.timing.expect("where the time went");
     assert!(!timing.embedding_cached && timing.embed_ms > 0.0, "embedded just now: {timing:?}");
+}
+
+fn part(weight: f32, kind: PartKind) -> search::QueryPart {
+    search::QueryPart { weight: Some(weight), kind: Some(kind) }
+}
+
+fn mix(parts: Vec<search::QueryPart>) -> Kind {
+    Kind::Mix(search::MixQuery { parts })
+}
+
+/// Asserts that two searches found the same items with the same scores, up to rounding.
+#[track_caller]
+fn assert_same_hits(what: &str, found: &search::SearchResponse, expected: &search::SearchResponse) {
+    assert_eq!(ids(found), ids(expected), "{what}");
+    for (hit, expected) in found.hits.iter().zip(&expected.hits) {
+        let (score, expected) = (hit.score, expected.score);
+        assert!((score - expected).abs() < 1e-4, "{what}: scores {score}, not {expected}");
+    }
+}
+
+#[tokio::test]
+async fn a_mix_is_a_search_along_the_weighted_sum_of_its_parts() {
+    let (_sandbox, mut clients) = attach().await;
+    collection_of(&mut clients, "mix", 14).await;
+    let image = || pictures::jpeg(&pictures::mosaic(50));
+    let alone = mix(vec![part(2.5, PartKind::Image(image()))]);
+    let alone = clients.find("mix", alone).await.expect("found");
+    let plain = clients.find("mix", Kind::Image(image())).await.expect("found");
+    assert_same_hits("one part is the plain query", &alone, &plain);
+
+    let (_, p2) = clients.get_item("mix", "p2").await.expect("it is there");
+    let (_, p7) = clients.get_item("mix", "p7").await.expect("it is there");
+    let picture = clients.embed_image(image()).await.expect("embedded");
+    for (of_p2, of_p7, of_picture) in [(1.0, 1.0, 0.5), (3.0, 0.5, -1.0), (1.0, -0.7, 0.1)] {
+        let sum = p2.iter().zip(&p7).zip(&picture);
+        let sum = sum.map(|((p2, p7), picture)| of_p2 * p2 + of_p7 * p7 + of_picture * picture);
+        let expected = search::SearchRequest {
+            limit: Some(12),
+            filter: Some(search::Filter {
+                must_not: ["p2", "p7"].map(|id| condition("id", Test::Match(text(id)))).into(),
+                ..search::Filter::default()
+            }),
+            ..query("mix", vector(sum.collect()))
+        };
+        let expected = clients.search.search(expected).await.expect("found").into_inner();
+        let parts = vec![
+            part(of_p2, PartKind::ItemId("p2".to_owned())),
+            part(of_picture, PartKind::Image(image())),
+            part(of_p7, PartKind::ItemId("p7".to_owned())),
+        ];
+        let request = search::SearchRequest { limit: Some(12), ..query("mix", mix(parts)) };
+        let found = clients.search.search(request).await.expect("found").into_inner();
+        assert_eq!(found.hits.len(), 12, "all but the items that were named");
+        assert_same_hits(&format!("{of_p2}, {of_p7}, {of_picture}"), &found, &expected);
+    }
+
+    let bad = PartKind::Image(Bytes::from_static(b"just words, called .jpg"));
+    let bad = mix(vec![part(1.0, PartKind::Text("a bicycle".to_owned())), part(-1.0, bad)]);
+    let refusal = clients.find("mix", bad).await.expect_err("one part is no picture");
+    let violation = FieldViolation::from_status(&refusal).expect("it names the field");
+    assert_eq!(violation.field, "query.mix.parts[1].image", "{violation}");
+    assert_eq!(violation.reason, Reason::NotAnImage, "{violation}");
 }
 
 #[tokio::test]

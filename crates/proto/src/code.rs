@@ -46,6 +46,8 @@ pub enum Reason {
     NotFinite,
     /// Given twice.
     Duplicate,
+    /// Parts of a sum that leave nothing of each other.
+    CancelsOut,
 }
 
 /// A field of a request that can't be taken, and why.
@@ -62,7 +64,7 @@ pub struct FieldViolation {
 // === impl Reason ===
 
 impl Reason {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Empty,
         Self::Missing,
         Self::NotAnImage,
@@ -77,6 +79,7 @@ impl Reason {
         Self::WrongDimension,
         Self::NotFinite,
         Self::Duplicate,
+        Self::CancelsOut,
     ];
 
     /// The name on the wire.
@@ -96,6 +99,7 @@ impl Reason {
             Self::WrongDimension => "WRONG_DIMENSION",
             Self::NotFinite => "NOT_FINITE",
             Self::Duplicate => "DUPLICATE",
+            Self::CancelsOut => "CANCELS_OUT",
         }
     }
 

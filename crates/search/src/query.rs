@@ -2,55 +2,46 @@
 //!
 //! ```text
 //! collection ─► result cache ─► vector ─► store ─► fill the result cache
+//!                                 │
+//!                 one, or the weighted sum of several:
 //!                                 ├ given, or that of a stored item
 //!                                 └ embedding cache ─► embedder
 //! ```
 
+mod mix;
+mod part;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use bytesize::ByteSize;
 use clipmesh_proto::Embedding;
-use clipmesh_proto::code::{FieldViolation, Reason};
-use clipmesh_proto::ids::{CollectionName, ContentHash, Fingerprint, ItemId};
+use clipmesh_proto::ids::CollectionName;
 use clipmesh_proto::search::v1;
+use futures::future::try_join_all;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::cache::{Key, Results};
 use crate::convert;
-use crate::embedder::check_image_bytes;
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::store::{Collection, Search, VectorStore};
-use crate::vectors::{Obtained, Vectors, content_hash};
+use crate::vectors::{Obtained, Vectors};
+
+use part::{Content, Source};
+pub(crate) use part::{Example, Part};
 
 /// A search, checked as far as it can be without its collection.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) collection: CollectionName,
-    pub(crate) query: Query,
+    /// What to look for: one thing, or the parts of a mix; never empty.
+    pub(crate) query: Vec<Part>,
     pub(crate) filter: Filter,
     pub(crate) limit: usize,
     pub(crate) offset: usize,
     pub(crate) threshold: Option<f32>,
-}
-
-/// What to look for.
-#[derive(Clone, Debug)]
-pub(crate) enum Query {
-    /// The bytes of an image file; not empty.
-    Image(Bytes),
-    /// Not empty.
-    Text(String),
-    Vector {
-        values: Embedding,
-        /// The model that made it, if the caller says so.
-        fingerprint: Option<Fingerprint>,
-    },
-    /// An item of the collection.
-    Item(ItemId),
 }
 
 /// Answers searches.
@@ -73,13 +64,14 @@ pub(crate) struct Answer {
     pub(crate) result_cached: bool,
 }
 
-/// What a query is looked for in the result cache by: content, not the bytes that carried it.
+/// Everything that the hits depend on, beside the collection.
 #[derive(Debug, Serialize)]
-enum Identity<'a> {
-    Image(String),
-    Text(&'a str),
-    Vector(Vec<u32>),
-    Item(&'a str),
+struct Identity<'a> {
+    query: Vec<part::Identity<'a>>,
+    filter: &'a Filter,
+    limit: usize,
+    offset: usize,
+    threshold: Option<u32>,
 }
 
 impl Searches {
@@ -87,23 +79,30 @@ impl Searches {
     pub(crate) async fn search(&self, request: Request) -> Result<Answer, Error> {
         let start = Instant::now();
         let collection = self.store.collection(&request.collection)?;
-        self.check(&request.query, &collection)?;
-        let image_hash = match &request.query {
-            Query::Image(image) => Some(content_hash(image).await?),
-            Query::Text(_) | Query::Vector { .. } | Query::Item(_) => None,
+        let max_image_bytes = self.max_image_bytes.as_u64();
+        let parts = request.query.into_iter();
+        let sources = parts.map(|part| part.check(&collection, max_image_bytes));
+        let sources = try_join_all(sources).await?;
+        let identity = Identity {
+            query: sources.iter().map(Source::identity).collect(),
+            filter: &request.filter,
+            limit: request.limit,
+            offset: request.offset,
+            threshold: request.threshold.map(f32::to_bits),
         };
-        let key = Key::result(&collection, &request.identity(image_hash.as_ref())?);
+        let key = Key::result(&collection, &identity.to_bytes()?);
         if let Some(hits) = self.results.get(key).await {
             let total = start.elapsed();
             return Ok(Answer { hits, total, result_cached: true, ..Answer::default() });
         }
 
-        let mut answer = Answer::default();
-        let exclude = match &request.query {
-            Query::Item(id) => Some(id.clone()),
-            Query::Image(_) | Query::Text(_) | Query::Vector { .. } => None,
-        };
-        let vector = self.vector(request.query, image_hash, &collection, &mut answer).await?;
+        let exclude = sources.iter().filter_map(Source::item).cloned().collect();
+        // Parts that need the embedder ask it at the same time, so that it runs them as one batch.
+        let found = sources.into_iter().map(|source| self.find(source, &collection));
+        let found = try_join_all(found).await?;
+        let mut answer = Answer::of(&found);
+        let vectors = found.into_iter().map(|found| (found.weight, found.vector));
+        let vector = mix::combine(vectors.collect())?;
 
         let asked = Instant::now();
         let search = Search {
@@ -122,87 +121,94 @@ impl Searches {
         Ok(answer)
     }
 
-    /// What can be said against a query once its collection is known.
-    fn check(&self, query: &Query, collection: &Collection) -> Result<(), Error> {
-        match query {
-            Query::Image(image) => check_image_bytes(image, self.max_image_bytes.as_u64())
-                .map_err(|violation| violation.renamed("query.image").into()),
-            Query::Vector { values, fingerprint } => check_vector(values, fingerprint, collection),
-            Query::Text(_) | Query::Item(_) => Ok(()),
-        }
-    }
-
-    async fn vector(
-        &self,
-        query: Query,
-        image_hash: Option<ContentHash>,
-        collection: &Collection,
-        answer: &mut Answer,
-    ) -> Result<Embedding, Error> {
-        let (obtained, field) = match query {
-            Query::Vector { values, .. } => return Ok(values),
-            Query::Item(id) => {
+    /// The vector of one part.
+    async fn find(&self, source: Source, collection: &Collection) -> Result<Found, Error> {
+        let Source { field, weight, content } = source;
+        let (obtained, field) = match content {
+            Content::Vector(vector) => return Ok(Found::given(weight, vector)),
+            Content::Item(id) => {
                 let asked = Instant::now();
-                let found = self.store.get(collection.name.clone(), id.clone()).await?;
-                answer.store = asked.elapsed();
+                let point = self.store.get(collection.name.clone(), id.clone()).await?;
                 let collection = collection.name.clone();
-                return Ok(found.ok_or(Error::NoItem { collection, id })?.vector);
+                let vector = point.ok_or(Error::NoItem { collection, id })?.vector;
+                return Ok(Found { store: asked.elapsed(), ..Found::given(weight, vector) });
             }
-            Query::Text(text) => (self.vectors.of_text(text, collection).await, "query.text"),
-            Query::Image(image) => {
-                let hash = match image_hash {
-                    Some(hash) => hash,
-                    None => content_hash(&image).await?,
-                };
-                (self.vectors.of_image(image, &hash, collection).await, "query.image")
+            Content::Text(text) => {
+                (self.vectors.of_text(text, collection).await, format!("{field}.text"))
+            }
+            Content::Image { bytes, hash } => {
+                let obtained = self.vectors.of_image(bytes, &hash, collection).await;
+                (obtained, format!("{field}.image"))
             }
         };
         let Obtained { embedded, is_cached, took } =
-            obtained.map_err(|error| error.in_field(field))?;
-        answer.embed = took;
-        answer.embedding_cached = is_cached;
-        Ok(embedded.vector)
+            obtained.map_err(|error| error.in_field(&field))?;
+        let found = Found::given(weight, embedded.vector);
+        Ok(Found { embed: took, is_cached: Some(is_cached), ..found })
     }
 }
 
-impl Request {
-    /// Everything that the hits depend on, beside the collection.
-    fn identity(&self, image_hash: Option<&ContentHash>) -> Result<Vec<u8>, Error> {
-        let query = match &self.query {
-            Query::Image(_) => {
-                Identity::Image(image_hash.map(ToString::to_string).unwrap_or_default())
-            }
-            Query::Text(text) => Identity::Text(text),
-            Query::Vector { values, .. } => {
-                Identity::Vector(values.values().iter().map(|value| value.to_bits()).collect())
-            }
-            Query::Item(id) => Identity::Item(id.as_str()),
-        };
-        let threshold = self.threshold.map(f32::to_bits);
-        serde_json::to_vec(&(query, &self.filter, self.limit, self.offset, threshold))
+/// The vector of one part, and how it was come by.
+#[derive(Debug)]
+struct Found {
+    weight: f32,
+    vector: Embedding,
+    embed: Duration,
+    store: Duration,
+    /// `None` for what is never embedded.
+    is_cached: Option<bool>,
+}
+
+impl Found {
+    fn given(weight: f32, vector: Embedding) -> Self {
+        Self { weight, vector, embed: Duration::ZERO, store: Duration::ZERO, is_cached: None }
+    }
+}
+
+impl Answer {
+    /// An answer without hits yet. The parts were found at the same time, so that the longest wait
+    /// is the wait for all.
+    fn of(found: &[Found]) -> Self {
+        let longest = |wait: fn(&Found) -> Duration| found.iter().map(wait).max();
+        let mut cached = found.iter().filter_map(|found| found.is_cached).peekable();
+        Self {
+            embed: longest(|found| found.embed).unwrap_or_default(),
+            store: longest(|found| found.store).unwrap_or_default(),
+            embedding_cached: cached.peek().is_some() && cached.all(|is_cached| is_cached),
+            ..Self::default()
+        }
+    }
+}
+
+impl Identity<'_> {
+    fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec(self)
             .map_err(|error| Error::Internal(format!("write down a query: {error}")))
     }
 }
 
-fn check_vector(
-    values: &Embedding,
-    fingerprint: &Option<Fingerprint>,
-    collection: &Collection,
-) -> Result<(), Error> {
-    if let Some(actual) = fingerprint
-        && *actual != collection.fingerprint
-    {
-        return Err(Error::ModelMismatch {
-            collection: collection.name.clone(),
-            expected: collection.fingerprint.clone(),
-            actual: actual.clone(),
-        });
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(is_cached: Option<bool>, embed: u64, store: u64) -> Found {
+        let vector = Embedding::new(vec![1.0]).expect("a direction");
+        let (embed, store) = (Duration::from_millis(embed), Duration::from_millis(store));
+        Found { embed, store, is_cached, ..Found::given(1.0, vector) }
     }
-    let (expected, actual) = (collection.dimension, values.dimension());
-    if actual != expected {
-        let message = format!("must have {expected} values, not {actual}");
-        let field = "query.vector.values";
-        return Err(FieldViolation::new(field, Reason::WrongDimension, message).into());
+
+    #[test]
+    fn an_answer_sums_up_how_its_parts_were_come_by() {
+        let of = |parts: &[Found]| {
+            let answer = Answer::of(parts);
+            (answer.embed.as_millis(), answer.store.as_millis(), answer.embedding_cached)
+        };
+        let known = || found(Some(true), 0, 0);
+        let item = || found(None, 0, 3);
+        assert_eq!(of(&[found(Some(false), 9, 0), known()]), (9, 0, false), "one was embedded");
+        assert_eq!(of(&[known(), item(), known()]), (0, 3, true), "all embeddings were cached");
+        assert_eq!(of(&[item(), found(None, 0, 5)]), (0, 5, false), "there were none");
+        let two = [found(Some(false), 9, 0), found(Some(false), 7, 0)];
+        assert_eq!(of(&two), (9, 0, false), "at the same time, not one after the other");
     }
-    Ok(())
 }

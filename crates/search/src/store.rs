@@ -148,8 +148,8 @@ pub struct Page {
 pub struct Search {
     pub vector: Embedding,
     pub filter: Filter,
-    /// An item that is not to be found.
-    pub exclude: Option<ItemId>,
+    /// Items that are not to be found; a few.
+    pub exclude: Vec<ItemId>,
     /// How many of the best to leave out.
     pub offset: usize,
     /// Most hits to return.

@@ -193,6 +193,27 @@ fn items_are_shown_and_removed() {
 }
 
 #[test]
+fn several_queries_are_one_search() {
+    let (mesh, folder) = (Mesh::start(), folder());
+    index(&mesh, folder.path());
+    let path = |name: &str| folder.path().join(name).to_str().expect("a plain path").to_owned();
+    let (one, two) = (path("one.png"), path("two.jpg"));
+    let found = mesh.json(&["search", "--image", &one, "-i", &two, "--unlike-text", "night"], 0);
+    let mut nearest = names(&found, "hits");
+    nearest.truncate(2);
+    nearest.sort();
+    assert_eq!(nearest, ["one.png", "two.jpg"], "what is like both comes first: {found}");
+
+    let id = found["hits"][0]["id"].as_str().expect("an id");
+    let words = ["search", "--id", &id[..8], "--text", "stripes", "--text-share", "0.3"];
+    let found = mesh.json(&words, 0);
+    assert_eq!(found["hits"].as_array().map(Vec::len), Some(2), "all but the item: {found}");
+    let opposed = mesh.run(&["search", "--id", id, "--unlike-id", id, "--unlike-id", id]);
+    assert_eq!(opposed.code, 0, "half of it is left: {opposed:?}");
+    mesh.stop();
+}
+
+#[test]
 fn collections_come_and_go() {
     let mesh = Mesh::start();
     let empty = mesh.run(&["collections", "list"]);
@@ -232,6 +253,11 @@ fn a_bad_query_is_refused_with_its_reason() {
     assert_eq!(refused.code, 5, "no picture: {refused:?}");
     let sentence = refused.stderr.trim_end();
     assert!(sentence.starts_with("clipmesh: ") && !sentence.contains('\n'), "one: {sentence}");
+    let bad = bad.to_str().expect("a plain path");
+    let refused = mesh.run(&["search", "--text", "a stripe", "--unlike-image", bad]);
+    assert_eq!(refused.code, 5, "no picture among other queries: {refused:?}");
+    let named = format!("clipmesh: --unlike-image {bad}: ");
+    assert!(refused.stderr.starts_with(&named), "named as it was typed: {refused:?}");
     let missing = mesh.run(&["search", "--image", "no/such/file.jpg"]);
     assert_eq!(missing.code, 2, "no file: {missing:?}");
     assert!(missing.stderr.contains("no such file"), "said plainly: {missing:?}");

@@ -80,7 +80,7 @@ pub(crate) fn search(vector: [f32; DIMENSION], limit: usize) -> Search {
     Search {
         vector: Embedding::new(vector.to_vec()).expect("a direction"),
         filter: Filter::default(),
-        exclude: None,
+        exclude: Vec::new(),
         offset: 0,
         limit,
         threshold: None,
@@ -379,8 +379,8 @@ async fn searches_rank_and_cut(store: &dyn VectorStore) {
     assert_eq!(ids(store, "search", equal).await, ["same"], "a score at the threshold is a hit");
     let negative = Search { threshold: Some(-0.5), ..search(along, 10) };
     assert_eq!(ids(store, "search", negative).await.len(), 4, "thresholds below zero");
-    let other = Search { exclude: Some(id("same")), ..search(along, 1) };
-    assert_eq!(ids(store, "search", other).await, ["near"], "one item can be left out");
+    let others = Search { exclude: vec![id("same"), id("far"), id("gone")], ..search(along, 2) };
+    assert_eq!(ids(store, "search", others).await, ["near", "across"], "some can be left out");
     let filter = must(Field::Id, Test::AnyOf(vec![string("far"), string("against")]));
     let filtered = Search { filter, ..search(along, 10) };
     assert_eq!(ids(store, "search", filtered).await, ["far", "against"], "filtered");

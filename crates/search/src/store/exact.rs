@@ -133,8 +133,7 @@ impl VectorStore for Exact {
                 return Err(Error::WrongDimension { expected, actual });
             }
             let candidates = contents.points.values().filter(|point| {
-                search.exclude.as_ref() != Some(&point.item.id)
-                    && search.filter.accepts(&point.item)
+                !search.exclude.contains(&point.item.id) && search.filter.accepts(&point.item)
             });
             let scored =
                 candidates.map(|point| (point, point.vector.dot(&search.vector))).collect();

@@ -5,6 +5,7 @@ mod collections;
 mod durability;
 mod embedder;
 mod items;
+mod mix;
 mod refusals;
 mod sandbox;
 mod search;

@@ -14,16 +14,18 @@ use crate::filter::{Condition, Field, Filter, Range, Test, fold_case};
 use crate::item::Scalar;
 use crate::store::Error;
 
-/// Translates a filter, with one item taken out of what it passes. `None` passes everything.
+/// Translates a filter, with some items taken out of what it passes. `None` passes everything.
 pub(super) fn translate(
     filter: &Filter,
-    exclude: Option<&ItemId>,
+    exclude: &[ItemId],
 ) -> Result<Option<EngineFilter>, Error> {
-    if filter.is_empty() && exclude.is_none() {
+    if filter.is_empty() && exclude.is_empty() {
         return Ok(None);
     }
     let mut must_not = conditions(&filter.must_not)?;
-    must_not.extend(exclude.map(|id| has_id([point_id(id.as_str())])));
+    if !exclude.is_empty() {
+        must_not.push(has_id(exclude.iter().map(|id| point_id(id.as_str()))));
+    }
     Ok(Some(EngineFilter {
         must: non_empty(conditions(&filter.must)?),
         should: non_empty(conditions(&filter.should)?),

@@ -169,7 +169,7 @@ impl Shard {
 
     pub(super) fn count(&self, filter: &Filter) -> Result<u64, Error> {
         let mut request = CountRequestBuilder::new().exact(true);
-        if let Some(filter) = filter::translate(filter, None)? {
+        if let Some(filter) = filter::translate(filter, &[])? {
             request = request.filter(filter);
         }
         self.engine.count(request.build()).map(|count| count as u64).map_err(failed)
@@ -184,7 +184,7 @@ impl Shard {
         if let Some(after) = after {
             request = request.offset(after);
         }
-        if let Some(filter) = filter::translate(&page.filter, None)? {
+        if let Some(filter) = filter::translate(&page.filter, &[])? {
             request = request.filter(filter);
         }
         let (records, _) = self.engine.scroll(request.build()).map_err(failed)?;
@@ -220,7 +220,7 @@ impl Shard {
         let mut request = SearchRequestBuilder::new(query, fetch)
             .params(params)
             .with_payload(WithPayloadInterface::Fields(vec![filter::path("id")?]));
-        if let Some(filter) = filter::translate(&search.filter, search.exclude.as_ref())? {
+        if let Some(filter) = filter::translate(&search.filter, &search.exclude)? {
             request = request.filter(filter);
         }
         let points = self.engine.search(request.build()).map_err(failed)?;

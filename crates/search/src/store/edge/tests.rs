@@ -375,7 +375,7 @@ async fn an_optimized_collection_finds_nearly_what_the_oracle_finds() {
             let search = Search {
                 vector: vector(1_000_000 + seed),
                 filter: filter.clone(),
-                exclude: None,
+                exclude: Vec::new(),
                 offset: 0,
                 limit: 10,
                 threshold: None,
