@@ -1,6 +1,7 @@
-"""Measures one mesh on this machine: time to ready, and searches with and without the caches.
+"""Measures one mesh on this machine: time to ready, embeddings, and searches with and without the
+caches.
 
-    .deps/venv/bin/python load-tests/latency.py --bin target/debug/clipmesh --model FOLDER
+    .deps/venv/bin/python load-tests/latency.py --bin target/debug/clipmesh --model tiny
 
 Starts `clipmesh up` with a fresh data folder, indexes pictures of noise, and searches one at a
 time, so that the figures are latencies and not throughput. Prints a table in Markdown.
@@ -30,7 +31,7 @@ SIDE = 320
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bin", type=Path, required=True, help="the clipmesh command")
-    parser.add_argument("--model", type=Path, required=True, help="a model folder")
+    parser.add_argument("--model", required=True, help="as of `clipmesh up`")
     parser.add_argument("--items", type=int, default=200, help="pictures to index")
     parser.add_argument("--searches", type=int, default=100, help="searches of each kind")
     arguments = parser.parse_args()
@@ -60,8 +61,9 @@ def generate(folder: Path):
     if protoc.main([*options, f"--python_out={stubs}", f"--grpc_python_out={stubs}", *protos]) != 0:
         sys.exit("the contracts could not be compiled")
     sys.path.insert(0, str(stubs))
-    names = ("collection_pb2", "collection_pb2_grpc", "item_pb2", "item_pb2_grpc", "search_pb2", "search_pb2_grpc")
-    return {name: importlib.import_module(f"clipmesh.search.v1.{name}") for name in names}
+    names = [f"search.v1.{name}" for name in ("collection", "item", "search")] + ["embedder.v1.embedder"]
+    modules = [f"clipmesh.{name}_pb2{kind}" for name in names for kind in ("", "_grpc")]
+    return {module.rpartition(".")[2]: importlib.import_module(module) for module in modules}
 
 
 def measure(api, address, arguments):
@@ -79,12 +81,22 @@ def measure(api, address, arguments):
             answer = service.Search(request, timeout=30)
             return (time.perf_counter() - begun) * 1e3, answer.timing
 
+        embedder = api["embedder_pb2_grpc"].EmbedderServiceStub(channel)
+
+        def embed(image):
+            content = api["embedder_pb2"].EmbedInput(image=image)
+            begun = time.perf_counter()
+            answer = embedder.Embed(api["embedder_pb2"].EmbedRequest(inputs=[content]), timeout=30)
+            assert answer.results[0].HasField("embedding"), "every picture is embedded"
+            return (time.perf_counter() - begun) * 1e3, answer
+
+        embedded = [embed(noise(pictures)) for _ in range(arguments.searches)]
         queries = [noise(pictures) for _ in range(arguments.searches)]
         cold = [search(query) for query in queries]
         cached = [search(query) for query in queries]
     assert not any(timing.result_cached for _, timing in cold), "every first search is new"
     assert all(timing.result_cached for _, timing in cached), "every second one is known"
-    return indexed, cold, cached
+    return indexed, embedded, cold, cached
 
 
 def index(api, channel, pictures):
@@ -120,15 +132,16 @@ def noise(source: random.Random) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + image
 
 
-def report(ready, indexed, cold, cached) -> None:
+def report(ready, indexed, embedded, cold, cached) -> None:
     def row(name, searches):
         times = sorted(elapsed for elapsed, _ in searches)
         p50, p95 = statistics.median(times), times[int(len(times) * 0.95)]
         print(f"| {name} | {p50:.1f} ms | {p95:.1f} ms |")
 
-    print("| search, one at a time | p50 | p95 |")
+    print("| one at a time | p50 | p95 |")
     print("| --- | --- | --- |")
-    row("by a new image", cold)
+    row("a vector for a new image", embedded)
+    row("a search by a new image", cold)
     row("the same again (cached)", cached)
     ratio = statistics.median([a for a, _ in cold]) / statistics.median([a for a, _ in cached])
     print(f"\nA cached search takes 1/{ratio:.0f} of a new one.")

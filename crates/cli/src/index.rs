@@ -5,7 +5,8 @@
 //! ```
 //!
 //! An item's id is the hash of its bytes, so that a second run finds what the first one stored,
-//! and nothing is sent twice. A file that can't be taken costs a line, never its neighbours.
+//! and nothing is sent twice unless its fields have changed. A file that can't be taken costs a
+//! line, never its neighbours.
 
 mod metadata;
 mod plan;

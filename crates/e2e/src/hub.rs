@@ -7,16 +7,16 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use anyhow::Context as _;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
-/// The commit that all revisions are at.
+/// The commit that all revisions are at, unless the hub behaves otherwise.
 pub const COMMIT: &str = "00112233445566778899aabbccddeeff00112233";
 
 const WEIGHTS: &str = "model.safetensors";
@@ -34,7 +34,9 @@ pub struct Hub {
 pub struct Behaviour {
     /// `org/name` of the one model.
     pub id: String,
-    /// Branches and pull requests, beside [`COMMIT`] itself.
+    /// Where all revisions are.
+    pub commit: String,
+    /// Branches and pull requests, beside the commit itself.
     pub revisions: Vec<String>,
     /// Files that the model's folder has, and the hub does not.
     pub without: Vec<String>,
@@ -44,8 +46,10 @@ pub struct Behaviour {
     pub cuts: Vec<usize>,
     /// The weights are not what their checksum says.
     pub is_corrupt: bool,
-    /// The weights begin and never end.
+    /// The weights stop after their first byte, and go on when this is over.
     pub is_stalling: bool,
+    /// Which answers, by their status, lack the hub's own headers, as those of mirrors and proxies.
+    pub is_bare: fn(u16) -> bool,
     /// Every answer is a 503.
     pub is_failing: bool,
 }
@@ -66,6 +70,8 @@ pub struct Asked {
 struct Shared {
     folder: PathBuf,
     state: Mutex<State>,
+    /// The hub behaves otherwise, or closes.
+    changed: Condvar,
 }
 
 #[derive(Debug)]
@@ -73,8 +79,6 @@ struct State {
     behaviour: Behaviour,
     asked: Vec<Asked>,
     is_closing: bool,
-    /// Connections that wait for the hub's end.
-    stalled: Vec<TcpStream>,
 }
 
 /// An answer, but for what comes with all of them.
@@ -85,7 +89,8 @@ struct Answer {
     body: Vec<u8>,
     /// Sent of the body before the connection is closed.
     cut_at: Option<usize>,
-    is_stalling: bool,
+    /// Whether the body may stall.
+    is_weights: bool,
 }
 
 // === impl Hub ===
@@ -98,8 +103,9 @@ impl Hub {
     pub fn start(folder: &Path, behaviour: Behaviour) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").context("open a port for the hub")?;
         let address = listener.local_addr()?;
-        let state = State { behaviour, asked: Vec::new(), is_closing: false, stalled: Vec::new() };
-        let shared = Arc::new(Shared { folder: folder.to_owned(), state: Mutex::new(state) });
+        let state = Mutex::new(State { behaviour, asked: Vec::new(), is_closing: false });
+        let shared = Shared { folder: folder.to_owned(), state, changed: Condvar::new() };
+        let shared = Arc::new(shared);
         let accepting = thread::spawn({
             let shared = Arc::clone(&shared);
             move || {
@@ -127,6 +133,7 @@ impl Hub {
     /// Behaves otherwise from the next request on.
     pub fn change(&self, change: impl FnOnce(&mut Behaviour)) {
         change(&mut self.shared.lock().behaviour);
+        self.shared.changed.notify_all();
     }
 
     /// What it was asked since the last time.
@@ -143,13 +150,8 @@ impl Hub {
 
 impl Drop for Hub {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.is_closing = true;
-        for stream in state.stalled.drain(..) {
-            // It may be closed already.
-            let _closed = stream.shutdown(Shutdown::Both);
-        }
-        drop(state);
+        self.shared.lock().is_closing = true;
+        self.shared.changed.notify_all();
         // Wakes the thread up, which then closes the port.
         let _woken = TcpStream::connect(self.address);
         if let Some(accepting) = self.accepting.take() {
@@ -197,12 +199,14 @@ impl Behaviour {
     pub fn of(id: &str) -> Self {
         Self {
             id: id.to_owned(),
+            commit: COMMIT.to_owned(),
             revisions: vec!["main".to_owned()],
             without: Vec::new(),
             token: None,
             cuts: Vec::new(),
             is_corrupt: false,
             is_stalling: false,
+            is_bare: |_| false,
             is_failing: false,
         }
     }
@@ -218,9 +222,14 @@ impl Shared {
     fn serve(&self, mut stream: TcpStream, port: u16) -> anyhow::Result<()> {
         let asked = Asked::read(&stream)?;
         let answer = self.answer(&asked, port);
-        self.lock().asked.push(asked.clone());
+        let is_bare = {
+            let mut state = self.lock();
+            state.asked.push(asked.clone());
+            (state.behaviour.is_bare)(answer.status)
+        };
         let mut head = format!("HTTP/1.1 {} .\r\nconnection: close\r\n", answer.status);
-        for (name, value) in &answer.headers {
+        let is_common = |name: &str| ["location", "content-range"].contains(&name);
+        for (name, value) in answer.headers.iter().filter(|(name, _)| !is_bare || is_common(name)) {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str(&format!("content-length: {}\r\n\r\n", answer.body.len()));
@@ -228,14 +237,21 @@ impl Shared {
         if asked.method == "HEAD" {
             return Ok(());
         }
-        if answer.is_stalling {
-            stream.write_all(&answer.body[..1])?;
-            self.lock().stalled.push(stream);
+        let length = answer.cut_at.unwrap_or(answer.body.len()).min(answer.body.len());
+        let (first, rest) = answer.body[..length].split_at(length.min(1));
+        stream.write_all(first)?;
+        if answer.is_weights && !self.wait_for_the_rest() {
             return Ok(());
         }
-        let length = answer.cut_at.unwrap_or(answer.body.len()).min(answer.body.len());
-        stream.write_all(&answer.body[..length])?;
+        stream.write_all(rest)?;
         Ok(())
+    }
+
+    /// False if the hub closes before that.
+    fn wait_for_the_rest(&self) -> bool {
+        let stalls = |state: &mut State| state.behaviour.is_stalling && !state.is_closing;
+        let state = self.changed.wait_while(self.lock(), stalls);
+        !state.unwrap_or_else(PoisonError::into_inner).is_closing
     }
 
     fn answer(&self, asked: &Asked, port: u16) -> Answer {
@@ -247,7 +263,7 @@ impl Shared {
             return self.weights(asked, &behaviour);
         }
         if asked.path.starts_with("/api/resolve-cache/") {
-            return self.small_file(asked.file());
+            return self.small_file(asked.file(), &behaviour.commit);
         }
         let expected = behaviour.token.as_ref().map(|token| format!("Bearer {token}"));
         let is_known = expected.is_none() || expected == asked.authorization;
@@ -261,42 +277,42 @@ impl Shared {
             Some((_, rest)) => self.missing(rest, &behaviour),
             None => Some(Answer::of(404)),
         };
-        refused.unwrap_or_else(|| self.found(asked.file(), port))
+        refused.unwrap_or_else(|| self.found(asked.file(), &behaviour.commit, port))
     }
 
     fn missing(&self, rest: &str, behaviour: &Behaviour) -> Option<Answer> {
         let (revision, file) = rest.split_once('/')?;
         let revision = revision.replace("%2F", "/");
-        if revision != COMMIT && !behaviour.revisions.contains(&revision) {
+        if revision != behaviour.commit && !behaviour.revisions.contains(&revision) {
             return Some(Answer::of(404).with("x-error-code", "RevisionNotFound"));
         }
         let is_there = self.folder.join(file).is_file();
         if !is_there || behaviour.without.iter().any(|missing| missing == file) {
             let answer = Answer::of(404).with("x-error-code", "EntryNotFound");
-            return Some(answer.with("x-repo-commit", COMMIT));
+            return Some(answer.with("x-repo-commit", &behaviour.commit));
         }
         None
     }
 
-    fn found(&self, file: &str, port: u16) -> Answer {
+    fn found(&self, file: &str, commit: &str, port: u16) -> Answer {
         if file != WEIGHTS {
-            let path = format!("/api/resolve-cache/models/{COMMIT}/{file}");
-            return Answer::of(307).with("location", path).with("x-repo-commit", COMMIT);
+            let path = format!("/api/resolve-cache/models/{commit}/{file}");
+            return Answer::of(307).with("location", path).with("x-repo-commit", commit);
         }
         let content = self.content(file);
         Answer::of(302)
             .with("location", format!("http://localhost:{port}/cdn/{file}"))
-            .with("x-repo-commit", COMMIT)
+            .with("x-repo-commit", commit)
             .with("x-linked-etag", format!("\"{}\"", hex(&Sha256::digest(&content))))
             .with("x-linked-size", content.len())
     }
 
-    fn small_file(&self, file: &str) -> Answer {
+    fn small_file(&self, file: &str, commit: &str) -> Answer {
         let content = self.content(file);
         let mut hasher = Sha1::new_with_prefix(format!("blob {}\0", content.len()));
         hasher.update(&content);
         let tag = format!("\"{}\"", hex(&hasher.finalize()));
-        let answer = Answer::of(200).with("x-repo-commit", COMMIT).with("etag", tag);
+        let answer = Answer::of(200).with("x-repo-commit", commit).with("etag", tag);
         Answer { body: content, ..answer }
     }
 
@@ -319,7 +335,7 @@ impl Shared {
         let cuts = &mut state.behaviour.cuts;
         let cut_at = (!cuts.is_empty()).then(|| cuts.remove(0));
         let body = content.split_off(start.unwrap_or(0));
-        Answer { body, cut_at, is_stalling: behaviour.is_stalling, ..answer }
+        Answer { body, cut_at, is_weights: true, ..answer }
     }
 
     fn content(&self, file: &str) -> Vec<u8> {

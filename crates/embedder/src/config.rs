@@ -31,7 +31,10 @@ pub struct Config {
     pub device: DeviceChoice,
     /// `auto` (`f16` on CUDA, `f32` on the CPU), `f32`, `f16` or `bf16`. Default: `auto`.
     pub dtype: DtypeChoice,
-    /// Threads of the forward pass on a CPU; 0 takes one per core. Default: 0.
+    /// Threads of the forward pass on a CPU; 0 takes one for each half a billion multiplications of
+    /// a picture, at most one per core: one for a tiny model, up to eight for a ViT-B/32. Choose
+    /// fewer where other programs use the cores, too: threads that wait for each other wait for
+    /// those as well. Default: 0.
     pub compute_threads: usize,
     /// Threads that decode pictures; 0 takes one per core. With a CUDA device, decoding is the
     /// bottleneck: give it all cores. Default: 0.

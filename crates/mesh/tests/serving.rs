@@ -24,6 +24,8 @@ use clipmesh_proto::embedder::v1::{
 };
 
 const SERVICE: &str = "clipmesh.embedder.v1.EmbedderService";
+/// For what should be over at once; a test fails after it instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Does what the text of the first input says.
 #[derive(Clone, Default)]
@@ -200,7 +202,8 @@ async fn a_drain_is_bounded() {
     running.service.started.notified().await;
     let ended = running.service.ended.clone();
     running.stop().await;
-    ended.cancelled().await;
+    let ended = tokio::time::timeout(PATIENCE, ended.cancelled()).await;
+    ended.expect("the call is over");
     stuck.await.expect("no panic").expect_err("the call is cut off, not left behind");
 }
 

@@ -1,15 +1,19 @@
 //! Which of the files have to be sent: those whose bytes the collection doesn't have yet, and those
-//! whose fields are to be set.
+//! whose fields are to be set and are not what the collection has.
 //!
 //! ```text
 //!   paths ──► hash (concurrent) ──► look up 100 hashes in one call ──► read what is new ──► upload
 //! ```
 //!
+//! Files with the same bytes are one item, and the first of them decides what is stored of it. So
+//! those that a folder tells of come before all others, whose fields are none or those of all.
+//!
 //! A file is read twice, once for its hash and once to be sent; a batch is small, so that the
 //! second read comes from memory. Nothing is decoded here. All of it runs one batch ahead of the
 //! upload, and stops when that falls behind.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -27,7 +31,7 @@ use tonic::Status;
 use crate::client::Mesh;
 use crate::error::{Error, io_reason};
 use crate::filter;
-use crate::index::metadata::Fields;
+use crate::index::metadata::{Fields, Line};
 use crate::index::upload;
 use crate::index::window::{Picture, backoff};
 
@@ -47,7 +51,7 @@ pub(crate) struct Plan {
     pub(crate) collection: CollectionName,
     /// A longer file is a failure of its own, before it is read.
     pub(crate) max_image_bytes: ByteSize,
-    /// Pictures that have some are sent even if the collection has them.
+    /// Pictures that have some are sent even if the collection has them with others.
     pub(crate) fields: Arc<Fields>,
 }
 
@@ -55,31 +59,38 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) enum Planned {
     Send(Picture),
-    /// The collection has these bytes.
+    /// The collection has these bytes, with the fields that are to be set.
     Known,
     /// An earlier file of this run has these bytes.
     Duplicate,
+    /// What is said of it can't be used, and without that it would lose its fields.
+    Left,
     Failed(PathBuf, String),
 }
 
 /// A file after the look-up, not yet read.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 enum Sorted {
     New(PathBuf),
     Known,
     Duplicate,
+    Left,
     Failed(PathBuf, String),
 }
 
+/// A file and the hash of its bytes, or why there is none.
+type Hashed = (PathBuf, Result<ContentHash, String>);
+
 /// Looks at `paths`: a driver to be run beside whoever reads the stream, and the stream of what to
-/// do with each, in their order. The driver runs ahead by a bounded amount, and is never done.
+/// do with each, in their order but for those that have a line, which go first. The driver runs ahead by a bounded amount, and is never done.
 pub(crate) fn pictures(
     mesh: Mesh,
     plan: Plan,
-    paths: Vec<PathBuf>,
+    mut paths: Vec<PathBuf>,
 ) -> (impl Future<Output = Infallible>, impl Stream<Item = Result<Planned, Error>>) {
     let (sender, receiver) = mpsc::channel(BATCH);
     let max_image_bytes = plan.max_image_bytes;
+    paths.sort_by_key(|path| plan.fields.line(path));
     let driver = async move {
         // The stream ends with the sender.
         drive(&mesh, &plan, &paths, sender).await;
@@ -97,7 +108,7 @@ async fn drive(
     paths: &[PathBuf],
     sender: mpsc::Sender<Result<Sorted, Error>>,
 ) {
-    let mut seen = HashSet::new();
+    let mut seen = HashMap::new();
     for batch in paths.chunks(BATCH) {
         if send_batch(mesh, plan, batch, &mut seen, &sender).await.is_err() {
             return;
@@ -112,7 +123,7 @@ async fn send_batch(
     mesh: &Mesh,
     plan: &Plan,
     paths: &[PathBuf],
-    seen: &mut HashSet<ContentHash>,
+    seen: &mut HashMap<ContentHash, PathBuf>,
     sender: &mpsc::Sender<Result<Sorted, Error>>,
 ) -> Result<(), Closed> {
     let max_image_bytes = plan.max_image_bytes;
@@ -123,42 +134,78 @@ async fn send_batch(
         .await;
     let new: HashSet<ContentHash> = hashed
         .iter()
-        .filter(|(path, _)| !plan.fields.has(path))
         .filter_map(|(_, hash)| hash.as_ref().ok())
-        .filter(|hash| !seen.contains(*hash))
+        .filter(|hash| !seen.contains_key(*hash))
         .copied()
         .collect();
-    let known = match known(mesh, plan, new).await {
-        Ok(known) => known,
+    let stored = match stored(mesh, plan, new).await {
+        Ok(stored) => stored,
         Err(status) => {
             return sender.send(Err(mesh.error(status))).await.map_err(|_| Closed);
         }
     };
-    for (path, hash) in hashed {
-        let sorted = match hash {
-            Err(reason) => Sorted::Failed(path, reason),
-            Ok(hash) if !seen.insert(hash) => Sorted::Duplicate,
-            Ok(hash) if known.contains(&hash) && !plan.fields.has(&path) => Sorted::Known,
-            Ok(_) => Sorted::New(path),
-        };
+    for file in hashed {
+        let sorted = sort(file, &plan.fields, &stored, seen);
         sender.send(Ok(sorted)).await.map_err(|_| Closed)?;
     }
     Ok(())
 }
 
-/// Which of the pictures the collection has. A mesh that is just being restarted is asked again.
-async fn known(
+fn sort(
+    (path, hash): Hashed,
+    fields: &Fields,
+    stored: &HashMap<ContentHash, search::Item>,
+    seen: &mut HashMap<ContentHash, PathBuf>,
+) -> Sorted {
+    let hash = match hash {
+        Ok(hash) => hash,
+        Err(reason) => return Sorted::Failed(path, reason),
+    };
+    let line = fields.line(&path);
+    let first = match seen.entry(hash) {
+        Entry::Occupied(first) => Some(first.into_mut()),
+        Entry::Vacant(place) => {
+            place.insert(path.clone());
+            None
+        }
+    };
+    match (line, first) {
+        (Line::Unusable, _) => Sorted::Left,
+        (Line::Usable, Some(first)) if fields.of(&path) != fields.of(first) => {
+            let first = first.display();
+            Sorted::Failed(path, format!("has the bytes of `{first}`, and not the same fields"))
+        }
+        (Line::Usable | Line::Missing, Some(_)) => Sorted::Duplicate,
+        (Line::Usable | Line::Missing, None) => match stored.get(&hash) {
+            Some(_) if !fields.has(&path) => Sorted::Known,
+            Some(item) if is_in(item, &upload::new_item(fields, &path, hash)) => Sorted::Known,
+            Some(_) | None => Sorted::New(path),
+        },
+    }
+}
+
+/// Whether an item holds all that would be sent, given that it has the same bytes.
+fn is_in(item: &search::Item, new: &search::NewItem) -> bool {
+    // Fields that are not there and none are the same to the mesh.
+    item.id == new.id
+        && item.uri == new.uri
+        && item.filename == new.filename
+        && item.metadata.clone().unwrap_or_default() == new.metadata.clone().unwrap_or_default()
+}
+
+/// What the collection has of the pictures. A mesh that is just being restarted is asked again.
+async fn stored(
     mesh: &Mesh,
     plan: &Plan,
     hashes: HashSet<ContentHash>,
-) -> Result<HashSet<ContentHash>, Status> {
+) -> Result<HashMap<ContentHash, search::Item>, Status> {
     if hashes.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(HashMap::new());
     }
     let mut attempt = 0;
     loop {
         match look_up(mesh, plan, &hashes).await {
-            Ok(known) => return Ok(known),
+            Ok(stored) => return Ok(stored),
             Err(status) if attempt + 1 < MAX_LOOK_UPS && upload::is_broken(&status) => {
                 tokio::time::sleep(backoff(attempt)).await;
                 attempt += 1;
@@ -172,9 +219,10 @@ async fn look_up(
     mesh: &Mesh,
     plan: &Plan,
     hashes: &HashSet<ContentHash>,
-) -> Result<HashSet<ContentHash>, Status> {
+) -> Result<HashMap<ContentHash, search::Item>, Status> {
     let filter = filter::content_hash_any_of(hashes.iter().map(ContentHash::to_string));
-    let mut found = HashSet::new();
+    let mut found = HashMap::new();
+    let mut ours = 0;
     let mut page_token = String::new();
     loop {
         let request = search::ListItemsRequest {
@@ -184,10 +232,18 @@ async fn look_up(
             page_token,
         };
         let page = mesh.items().list_items(request).await?.into_inner();
-        let there = page.items.iter().map(|item| item.content_hash.parse::<ContentHash>());
-        found.extend(there.filter_map(Result::ok));
-        // One picture may be there many times under ids of its owner's choice.
-        if page.next_page_token.is_empty() || found.len() == hashes.len() {
+        for item in page.items {
+            let Ok(hash) = item.content_hash.parse::<ContentHash>() else { continue };
+            // One picture may be there many times under ids of its owner's choice. The one that
+            // would be replaced is the one to know.
+            if item.id == item.content_hash {
+                ours += 1;
+                found.insert(hash, item);
+            } else {
+                found.entry(hash).or_insert(item);
+            }
+        }
+        if page.next_page_token.is_empty() || ours == hashes.len() {
             return Ok(found);
         }
         page_token = page.next_page_token;
@@ -199,6 +255,7 @@ async fn read(sorted: Sorted, max_image_bytes: ByteSize) -> Planned {
         Sorted::New(path) => path,
         Sorted::Known => return Planned::Known,
         Sorted::Duplicate => return Planned::Duplicate,
+        Sorted::Left => return Planned::Left,
         Sorted::Failed(path, reason) => return Planned::Failed(path, reason),
     };
     let (path, bytes) = blocking(path, move |path| read_within(path, max_image_bytes)).await;
@@ -250,25 +307,4 @@ fn check_length(file: &File, max_image_bytes: ByteSize) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_hashed_as_its_bytes_are() {
-        let folder = tempfile::tempdir().expect("make a folder");
-        let path = folder.path().join("a.jpg");
-        std::fs::write(&path, b"some bytes").expect("write a file");
-        let hash = hash(&path, ByteSize::mib(1)).expect("a hash");
-        assert_eq!(hash, ContentHash::of(b"some bytes"), "read in pieces or at once");
-    }
-
-    #[test]
-    fn a_file_over_the_limit_is_not_read() {
-        let folder = tempfile::tempdir().expect("make a folder");
-        let path = folder.path().join("large.jpg");
-        let file = File::create(&path).expect("make a file");
-        file.set_len(5 << 20).expect("make it large");
-        let reason = io_reason(&hash(&path, ByteSize::mib(4)).expect_err("too large"));
-        assert_eq!(reason, "5.0 MiB are over the mesh's limit of 4.0 MiB", "both sizes");
-    }
-}
+mod tests;

@@ -25,6 +25,9 @@ pub(crate) struct Report {
     updated: u64,
     known: u64,
     duplicates: u64,
+    left: u64,
+    /// How many went to the mesh, whatever came of it.
+    sent: u64,
     failures: Vec<Failure>,
 }
 
@@ -43,7 +46,9 @@ struct Summary<'a> {
     updated: u64,
     already_there: u64,
     duplicates: u64,
+    left_as_is: u64,
     failed: u64,
+    sent: u64,
     seconds: f64,
     files_per_second: f64,
     failures: &'a [Failure],
@@ -79,11 +84,14 @@ impl Report {
             updated: 0,
             known: 0,
             duplicates: 0,
+            left: 0,
+            sent: 0,
             failures: Vec::new(),
         }
     }
 
     pub(crate) fn settled(&mut self, settled: Settled) {
+        self.sent += 1;
         match settled {
             Settled::Indexed(_) => self.indexed += 1,
             Settled::Replaced(_) => self.updated += 1,
@@ -102,6 +110,12 @@ impl Report {
     /// Another file of this run has the same bytes.
     pub(crate) fn duplicate(&mut self) {
         self.duplicates += 1;
+        self.bar.inc(1);
+    }
+
+    /// What its folder says of it can't be used; why is a failure of its own.
+    pub(crate) fn left(&mut self) {
+        self.left += 1;
         self.bar.inc(1);
     }
 
@@ -146,7 +160,9 @@ impl Report {
             updated: self.updated,
             already_there: self.known,
             duplicates: self.duplicates,
+            left_as_is: self.left,
             failed: self.failures.len() as u64,
+            sent: self.sent,
             seconds,
             files_per_second: self.rate(seconds),
             failures: &self.failures,
@@ -160,6 +176,7 @@ impl Report {
             (self.updated, "updated"),
             (self.known, "already there"),
             (self.duplicates, "the same as another file"),
+            (self.left, "left as they are"),
             (failed, "failed"),
         ];
         for (count, what) in others {
@@ -194,9 +211,12 @@ mod tests {
         assert_eq!(report.sentence(2.0), "4 indexed in 2.0 s (2.0 pictures/s)", "all is well");
         report.known();
         report.duplicate();
+        report.left();
         report.settled(Settled::Failed("x.jpg".into(), "not an image".to_owned()));
         assert!(report.has_failures(), "one failed");
-        let mixed = "4 indexed, 1 already there, 1 the same as another file, 1 failed in 2.0 s (2.0 pictures/s)";
+        let mixed = "4 indexed, 1 already there, 1 the same as another file, 1 left as they are, \
+                     1 failed in 2.0 s (2.0 pictures/s)";
         assert_eq!(report.sentence(2.0), mixed, "some of each");
+        assert_eq!(report.sent, 5, "what the mesh has, and what it refused");
     }
 }

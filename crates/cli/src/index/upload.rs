@@ -4,11 +4,13 @@
 //! hashes, so that sending twice stores once. The task that drives it does nothing else than wait;
 //! what it does next is decided by [`Window`].
 
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clipmesh_proto::code;
+use clipmesh_proto::ids::ContentHash;
 use clipmesh_proto::search::v1 as search;
 use clipmesh_proto::search::v1::index_items_response::Result as Answer;
 use futures::future::LocalBoxFuture;
@@ -165,6 +167,7 @@ impl Upload<'_> {
             Planned::Send(picture) => self.window.admit(picture),
             Planned::Known => self.report.known(),
             Planned::Duplicate => self.report.duplicate(),
+            Planned::Left => self.report.left(),
             Planned::Failed(path, reason) => self.report.failed(path.display(), reason),
         }
     }
@@ -205,18 +208,11 @@ impl Upload<'_> {
     }
 
     fn request(&self, key: u64, picture: Picture) -> search::IndexItemsRequest {
-        let path = std::path::absolute(&picture.path).unwrap_or_else(|_| picture.path.clone());
-        let filename = picture.path.file_name().unwrap_or_default();
+        let item = new_item(&self.fields, &picture.path, picture.hash);
         search::IndexItemsRequest {
             collection: self.collection.clone(),
             key,
-            item: Some(search::NewItem {
-                id: picture.hash.to_string(),
-                image: picture.image,
-                uri: path.to_string_lossy().into_owned(),
-                filename: filename.to_string_lossy().into_owned(),
-                metadata: self.fields.of(&picture.path),
-            }),
+            item: Some(search::NewItem { image: picture.image, ..item }),
         }
     }
 }
@@ -252,6 +248,19 @@ fn open(mesh: &Mesh) -> (mpsc::Sender<search::IndexItemsRequest>, Answers) {
     let mut items = mesh.items();
     let opening = Box::pin(async move { items.index_items(ReceiverStream::new(receiver)).await });
     (sender, Answers { opening, open: None })
+}
+
+/// What is to be stored of a picture, but for its bytes.
+pub(crate) fn new_item(fields: &Fields, path: &Path, hash: ContentHash) -> search::NewItem {
+    let place = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let filename = path.file_name().unwrap_or_default();
+    search::NewItem {
+        id: hash.to_string(),
+        image: bytes::Bytes::new(),
+        uri: place.to_string_lossy().into_owned(),
+        filename: filename.to_string_lossy().into_owned(),
+        metadata: fields.of(path),
+    }
 }
 
 /// Whether the way to the mesh failed, or the mesh for now, and not the request.

@@ -1,5 +1,6 @@
 //! The real binary against a real mesh: what a person types, and what a script gets back.
 
+mod fields;
 mod mesh;
 
 use std::fs;
@@ -83,43 +84,6 @@ fn the_same_bytes_twice_are_one_item() {
     assert_eq!(names(&found, "items"), ["a.png"], "found by it");
     let none = mesh.json(&["items", "count", "--filter", "album!=holiday"], 0);
     assert_eq!(none["count"], 0, "and by nothing else");
-    mesh.stop();
-}
-
-#[test]
-fn a_folder_tells_of_its_pictures() {
-    let (mesh, folder) = (Mesh::start(), tempfile::tempdir().expect("make a folder"));
-    for (name, seed) in [("a.png", 1), ("b.png", 2), ("c.png", 3)] {
-        picture(&folder.path().join(name), seed);
-    }
-    let metadata = folder.path().join("metadata.jsonl");
-    let tell = |lines: &[&str]| fs::write(&metadata, lines.join("\n")).expect("write a file");
-    let a = r#"{"file_name": "a.png", "tags": ["cat", "sofa"], "year": 2019, "album": "attic"}"#;
-    tell(&[a, r#"{"file_name": "b.png", "year": 2021}"#, r#"{"file_name": "gone.png"}"#]);
-    let path = folder.path().to_str().expect("a plain path");
-    let found = |filter| names(&mesh.json(&["items", "list", "--filter", filter], 0), "items");
-
-    let first = mesh.json(&["index", path], 1);
-    assert_eq!(first["indexed"], 3, "all pictures, the one without fields too: {first}");
-    let failure = serde_json::json!({
-        "path": format!("{}:3", metadata.display()),
-        "reason": "`gone.png`: no such file or folder",
-    });
-    assert_eq!(first["failures"], serde_json::json!([failure]), "the line is named: {first}");
-    assert_eq!(found("year<2020"), ["a.png"], "a number");
-    assert_eq!(found("tags=sofa"), ["a.png"], "an element of a list");
-    assert_eq!(found("!year?"), ["c.png"], "no line, no fields");
-
-    tell(&[a, r#"{"file_name": "b.png", "year": 2018}"#]);
-    let second = mesh.json(&["index", path], 0);
-    let counts = (&second["updated"], &second["already_there"]);
-    assert_eq!(counts, (&1.into(), &2.into()), "only what has changed is written: {second}");
-    assert_eq!(found("year=2018"), ["b.png"], "the new value");
-
-    let third = mesh.json(&["index", path, "--metadata", "album=holiday"], 0);
-    assert_eq!(third["updated"], 3, "the command line's is of all: {third}");
-    assert_eq!(found("album=attic"), [""; 0], "and wins");
-    assert_eq!(found("tags=cat"), ["a.png"], "over fields of its name alone");
     mesh.stop();
 }
 

@@ -13,6 +13,8 @@ use serde_json::Value;
 /// Limits, not waits: generous for a machine that is busy compiling.
 const START_LIMIT: Duration = Duration::from_secs(120);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// For a whole command, such as one that stores hundreds of pictures one by one.
+const END_LIMIT: Duration = Duration::from_secs(300);
 
 /// What a command left behind.
 #[derive(Debug)]
@@ -172,7 +174,7 @@ pub(crate) fn model() -> &'static Path {
 
 /// Waits for a command that was left to itself.
 pub(crate) fn ended(child: Child) -> Output {
-    let ended = within(STOP_LIMIT, move || child.wait_with_output().expect("its output"));
+    let ended = within(END_LIMIT, move || child.wait_with_output().expect("its output"));
     read(ended.expect("it comes to an end"))
 }
 

@@ -15,6 +15,11 @@ use self::layers::Loader;
 use super::{Backend, Batch, Description, DtypeChoice, Error, Options, Output};
 use crate::model::{Dtype, Model};
 
+/// Multiplications for one picture that are worth a thread. Threads wait for each other after each
+/// matrix. With less to do than this they gain little, and lose much where another program has one
+/// of the cores: each matrix then takes until that one is scheduled again.
+const WORK_PER_THREAD: u64 = 500_000_000;
+
 /// A loaded model.
 #[derive(Debug)]
 pub(super) struct Torch {
@@ -28,10 +33,12 @@ impl Torch {
     pub(super) fn load(model: &Model, options: &Options) -> Result<Self, Error> {
         let device = device::choose(options.device)?;
         let dtype = dtype(options.dtype, device)?;
-        if options.compute_threads > 0 {
-            // The setting is the calling thread's alone, which is the one that will compute.
-            tch::set_num_threads(i32::try_from(options.compute_threads).unwrap_or(i32::MAX));
-        }
+        let threads = match options.compute_threads {
+            0 => worthwhile_threads(model.config.vision.multiplications(), tch::get_num_threads()),
+            threads => i32::try_from(threads).unwrap_or(i32::MAX),
+        };
+        // The setting is the calling thread's alone, which is the one that will compute.
+        tch::set_num_threads(threads);
         let loader = Loader::new(&model.weights, device, kind(dtype));
         let (vision, text) = tch::no_grad(|| {
             let vision =
@@ -39,7 +46,7 @@ impl Torch {
             Ok((vision, text::Tower::load(&loader, &model.config.text, &model.tokenizer)?))
         })
         .map_err(|error: TchError| Error::Load(first_line(&error)))?;
-        tracing::info!(device = name(device), dtype = dtype.as_str(), "model loaded");
+        tracing::info!(device = name(device), dtype = dtype.as_str(), threads, "model loaded");
         Ok(Self { vision, text, device, dtype })
     }
 }
@@ -59,6 +66,11 @@ impl Backend for Torch {
     fn description(&self) -> Description {
         Description { device: name(self.device), dtype: self.dtype }
     }
+}
+
+/// How many threads a CPU gives to a picture of so many multiplications, where it has `most`.
+fn worthwhile_threads(multiplications: u64, most: i32) -> i32 {
+    i32::try_from(multiplications / WORK_PER_THREAD).unwrap_or(most).clamp(1, most.max(1))
 }
 
 /// Scales each row to length 1, in single precision whatever was computed in.
@@ -109,4 +121,17 @@ fn name(device: Device) -> String {
 /// What libtorch says first; the rest is its stack.
 fn first_line(error: &TchError) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::worthwhile_threads;
+
+    #[test]
+    fn a_small_model_gets_one_thread_and_a_large_one_all() {
+        assert_eq!(worthwhile_threads(120_000_000, 16), 1, "a model of a few million weights");
+        assert_eq!(worthwhile_threads(4_246_732_800, 16), 8, "ViT-B/32");
+        assert_eq!(worthwhile_threads(80_000_000_000, 16), 16, "ViT-L/14: no more than there are");
+        assert_eq!(worthwhile_threads(u64::MAX, 0), 1, "a count of cores that is none");
+    }
 }

@@ -156,6 +156,14 @@ impl Vision {
     pub fn patches(&self) -> usize {
         (self.image_size / self.patch_size).pow(2)
     }
+
+    /// Multiplications of one picture with the matrices of the layers, where nearly all of a
+    /// forward pass goes.
+    pub fn multiplications(&self) -> u64 {
+        let tower = &self.tower;
+        let per_token = tower.layers * tower.width * (4 * tower.width + 2 * tower.mlp_width);
+        per_token as u64 * (self.patches() + 1) as u64
+    }
 }
 
 // === impl Text ===
@@ -243,6 +251,7 @@ mod tests {
         assert_eq!(config.dimension, 512, "projection");
         assert_eq!(config.vision.tower.width, 768, "ViT-B");
         assert_eq!(config.vision.patches(), 49, "7 x 7 patches of 32 in 224");
+        assert_eq!(config.vision.multiplications(), 4_246_732_800, "50 times 85 million weights");
         assert_eq!(config.text.vocabulary, 49_408, "vocabulary");
         assert_eq!(config.text.pooling, Pooling::FirstOf(49_407), "the end token");
         assert_eq!(config.text.tower.activation, Activation::QuickGelu, "activation");

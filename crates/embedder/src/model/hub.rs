@@ -13,6 +13,7 @@ mod cache;
 mod client;
 mod download;
 mod error;
+mod part;
 mod progress;
 mod settings;
 
@@ -126,8 +127,8 @@ impl Hub {
 
     /// The folder of a model in the cache, after downloading what is missing of it. Blocks.
     ///
-    /// A branch is looked up at the hub each time; where the hub can't be reached, what the cache
-    /// has of it is taken, with a warning.
+    /// A branch is looked up at the hub each time; where the hub doesn't give what it has now, the
+    /// last complete commit in the cache is taken, with a warning.
     ///
     /// # Errors
     /// A model, revision or file that the hub doesn't have or doesn't give, a hub that can't be
@@ -137,10 +138,10 @@ impl Hub {
             return self.cached(reference);
         }
         match self.current(reference) {
-            Err(error) if error.is_unreachable() => {
+            Err(error) if error.leaves_the_cache() => {
                 let Ok(folder) = self.cached(reference) else { return Err(error) };
                 let (model, reason) = (reference.to_string(), error.to_string());
-                tracing::warn!(model, reason, "the hub does not answer, the cached model is used");
+                tracing::warn!(model, reason, "the hub does not give it, the cached model is used");
                 Ok(folder)
             }
             outcome => outcome,
@@ -222,14 +223,20 @@ impl Fetch<'_> {
         let of = |failure| Error::of(failure, self.reference, file, settings);
         let metadata = match client.metadata(self.reference, &self.commit, file) {
             Err(failure) if failure.is_no_such_file() => {
-                self.cache.note_absence(&self.commit, file);
+                if failure.is_final_at(&self.commit) {
+                    self.cache.note_absence(&self.commit, file);
+                }
                 return Ok(false);
             }
             outcome => outcome.map_err(of)?,
         };
         let _turn = self.cache.lock(&metadata.checksum)?;
+        if self.cache.knows(&self.commit, file) == Some(true) {
+            // Another process was faster.
+            return Ok(true);
+        }
         let blob = self.cache.blob(&metadata.checksum);
-        // Another revision has the same, or another process was faster.
+        // Another revision may have the same.
         if !blob.exists() {
             let from = client.address(self.reference, &self.commit, file);
             download(client, &from, &metadata, &blob).map_err(of)?;

@@ -21,7 +21,8 @@ use super::{Error, shipped};
 /// what most pictures show.
 const DEFAULT: &str = "openai/clip-vit-base-patch32";
 
-/// Where a model comes from. Its text can be read back.
+/// Where a model comes from. Its text can be read back, and means the same wherever the same
+/// folders are: that of [`Source::Hub`] is read as a folder where one of that name is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Source {

@@ -35,7 +35,7 @@ fn faults(folder: &tempfile::TempDir) -> Vec<String> {
 fn refusal(line: &str) -> String {
     let folder = gallery(&["a.png"], &[line]);
     let (fields, faults) = read_with(&folder, &[]);
-    assert!(!fields.has(&folder.path().join("a.png")), "as if the line were not there: {line}");
+    assert_eq!(fields.line(&folder.path().join("a.png")), Line::Unusable, "not sent: {line}");
     let [fault] = faults.as_slice() else { panic!("one fault, not {faults:?}: {line}") };
     fault.reason.clone()
 }
@@ -119,14 +119,39 @@ fn every_fault_names_its_line_and_spares_the_others() {
     ];
     assert_eq!(faults(&folder), told, "each with its line");
     let (fields, _) = read_with(&folder, &[]);
-    for (name, number) in [("a.png", 1.0), ("b.png", 3.0)] {
-        let found = fields.of(&folder.path().join(name)).expect(name);
-        assert_eq!(found.fields["n"], value(Kind::NumberValue(number)), "of {name}");
-    }
+    let found = fields.of(&folder.path().join("b.png")).expect("its fields");
+    assert_eq!(found.fields["n"], value(Kind::NumberValue(3.0)), "of the last line");
+    assert_eq!(fields.line(&folder.path().join("a.png")), Line::Unusable, "it has two lines");
 }
 
 #[test]
-fn a_picture_of_two_files_has_the_fields_of_the_first() {
+fn a_picture_is_left_alone_if_a_fault_may_be_about_it() {
+    let pictures = ["a.png", "b.png", "c.png", "deep/d.png", "other/e.png"];
+    let lines = |folder: &tempfile::TempDir| {
+        let (fields, _) = read_with(folder, &["album=x"]);
+        pictures.map(|name| fields.line(&folder.path().join(name)))
+    };
+    use Line::{Missing, Unusable, Usable};
+
+    let good = r#"{"file_name": "b.png"}"#;
+    let named = gallery(&pictures, &[r#"{"file_name": "a.png", "exif": {}}"#, good]);
+    assert_eq!(lines(&named), [Unusable, Usable, Missing, Missing, Missing], "the one it names");
+
+    let nameless = gallery(&pictures, &[r#"{"file_name": "a.p"#, good]);
+    let expected = [Unusable, Usable, Unusable, Unusable, Unusable];
+    assert_eq!(lines(&nameless), expected, "all that no other line is about");
+
+    let unreadable = gallery(&pictures, &[good]);
+    fs::write(unreadable.path().join("other").join(FILE_NAME), r#"{"file_name": "e.png"}"#)
+        .expect("write the metadata");
+    let deep = File::create(unreadable.path().join("deep").join(FILE_NAME)).expect("make a file");
+    deep.set_len(80 << 20).expect("make it large");
+    let expected = [Missing, Usable, Missing, Unusable, Usable];
+    assert_eq!(lines(&unreadable), expected, "all below the file");
+}
+
+#[test]
+fn a_picture_of_two_files_is_a_fault_of_the_second() {
     let folder = gallery(&["deep/a.png"], &[r#"{"file_name": "deep/a.png", "from": "outer"}"#]);
     fs::write(folder.path().join("deep/metadata.jsonl"), r#"{"file_name": "a.png"}"#)
         .expect("write the metadata");
@@ -174,6 +199,22 @@ fn a_file_over_the_limit_is_not_read() {
     let folder = gallery(&["a.png"], &[]);
     let file = File::create(folder.path().join(FILE_NAME)).expect("make a file");
     file.set_len(80 << 20).expect("make it large");
-    let told = "metadata.jsonl: 80.0 MiB are over the limit of 64.0 MiB";
+    let told =
+        "metadata.jsonl: with this file, 80.0 MiB of metadata are over the limit of 64.0 MiB";
     assert_eq!(faults(&folder), [told], "both sizes");
+}
+
+#[test]
+fn the_limit_is_of_all_files_together() {
+    let folder = gallery(&["a/a.png", "b/b.png"], &["", r#"{"file_name": "a/a.png"}"#]);
+    let blank = " ".repeat(40 << 20);
+    for name in ["a", "b"] {
+        fs::write(folder.path().join(name).join(FILE_NAME), &blank).expect("write the metadata");
+    }
+    let told =
+        "b/metadata.jsonl: with this file, 80.0 MiB of metadata are over the limit of 64.0 MiB";
+    assert_eq!(faults(&folder), [told], "the second, for the first is read");
+    let (fields, _) = read_with(&folder, &[]);
+    let line = fields.line(&folder.path().join("a/a.png"));
+    assert_eq!(line, Line::Usable, "a short one after it still fits");
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use bytesize::ByteSize;
-use clipmesh_proto::ids::ContentHash;
 use clipmesh_proto::search::v1::item_service_server::{ItemService, ItemServiceServer};
 use futures::stream;
 use futures::stream::BoxStream;

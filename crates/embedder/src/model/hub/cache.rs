@@ -6,21 +6,24 @@
 //!     snapshots/COMMIT/FILE    a link to the file's content
 //!     .no_exist/COMMIT/FILE    empty: the commit is known not to have the file
 //!     blobs/CHECKSUM           a content, once for all commits that have it
+//!     .NAME                    for a moment: a file or link that is renamed when it is whole
 //!   .locks/models--ORG--NAME/CHECKSUM.lock
 //! ```
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
-use super::{Error, is_commit};
+use super::{Error, is_commit, part};
 
-/// How long another process may take over the same file.
+/// How long another process may hold a file and bring nothing of it. Its attempts end far sooner;
+/// what is left is the time to verify what came, and a slow disk.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1800);
 const LOCK_POLL: Duration = Duration::from_millis(200);
 
@@ -49,6 +52,14 @@ pub(super) struct Lock {
     _file: File,
 }
 
+/// Whether to go on waiting for another process.
+#[derive(Debug)]
+struct Patience {
+    since: Instant,
+    /// The parts that were there then, and their lengths.
+    parts: Vec<(PathBuf, u64)>,
+}
+
 // === impl Cache ===
 
 impl Cache {
@@ -66,7 +77,8 @@ impl Cache {
 
     pub(super) fn set_reference(&self, revision: &str, commit: &str) -> Result<(), Error> {
         if self.reference(revision).as_deref() != Some(commit) {
-            write(&self.model.join("refs").join(revision), commit)?;
+            let path = self.model.join("refs").join(revision);
+            return self.put(&path, |unfinished| fs::write(unfinished, commit));
         }
         Ok(())
     }
@@ -86,7 +98,8 @@ impl Cache {
 
     /// Saves a question at the next start. A cache that can't be written to does without.
     pub(super) fn note_absence(&self, commit: &str, file: &str) {
-        if let Err(error) = write(&self.absence(commit, file), "") {
+        let noted = self.put(&self.absence(commit, file), |unfinished| fs::write(unfinished, ""));
+        if let Err(error) = noted {
             tracing::debug!(%error, file, "the absence of a file is not noted");
         }
     }
@@ -96,49 +109,81 @@ impl Cache {
         self.model.join("blobs").join(checksum.digits())
     }
 
-    /// Gives a content its name in a commit.
+    /// Gives a content its name in a commit. A link that is there, and leads nowhere, is replaced.
     pub(super) fn link(&self, commit: &str, file: &str, checksum: &Checksum) -> Result<(), Error> {
-        let folder = self.snapshot(commit);
-        let link = folder.join(file);
+        let link = self.snapshot(commit).join(file);
         let target = Path::new("../../blobs").join(checksum.digits());
-        let linked = make_folder(&folder).and_then(|()| {
-            // A link that leads nowhere would be in the way.
-            if link.is_symlink() {
-                fs::remove_file(&link)?;
-            }
-            std::os::unix::fs::symlink(target, &link)
-        });
-        linked.map_err(|cause| Error::cache(&link, cause))
+        self.put(&link, |unfinished| std::os::unix::fs::symlink(target, unfinished))
     }
 
     /// Waits for other processes that write the same content.
     pub(super) fn lock(&self, checksum: &Checksum) -> Result<Lock, Error> {
         let path = self.locks.join(checksum.digits()).with_extension("lock");
         let at = |cause| Error::cache(&path, cause);
-        make_folder(&self.locks).map_err(at)?;
-        make_folder(&self.model.join("blobs")).map_err(at)?;
+        fs::create_dir_all(&self.locks).map_err(at)?;
+        fs::create_dir_all(self.model.join("blobs")).map_err(at)?;
         let file = File::options().write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(at)?;
-        let mut waiting_since = None;
+        let blob = self.blob(checksum);
+        let mut patience = None;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Lock { _file: file }),
+                // Some network file systems have no locks. Two processes may then download the
+                // same file, each for itself.
+                Err(TryLockError::Error(cause)) if cause.kind() == io::ErrorKind::Unsupported => {
+                    tracing::debug!(lock = %path.display(), "the file system has no locks");
+                    return Ok(Lock { _file: file });
+                }
                 Err(TryLockError::Error(cause)) => return Err(at(cause)),
                 Err(TryLockError::WouldBlock) => {}
             }
-            let since = *waiting_since.get_or_insert_with(|| {
+            let now = Instant::now();
+            let patience = patience.get_or_insert_with(|| {
                 tracing::info!(lock = %path.display(), "another process downloads this file");
-                Instant::now()
+                Patience { since: now, parts: part::parts_of(&blob).unwrap_or_default() }
             });
-            if since.elapsed() > LOCK_TIMEOUT {
+            if patience.is_over(now, || part::parts_of(&blob).unwrap_or_default()) {
                 return Err(Error::Locked(path));
             }
             thread::sleep(LOCK_POLL);
         }
     }
 
+    /// Makes a file or link that is there as a whole or not at all, and replaces what was there.
+    fn put(&self, path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), Error> {
+        // Not beside it: other tools take all that is in their folders for references and files.
+        // Random, as processes in containers share their numbers.
+        let unfinished = self.model.join(format!(".{}", Uuid::new_v4().simple()));
+        let put = || {
+            fs::create_dir_all(path.parent().unwrap_or(path))?;
+            let made = make(&unfinished).and_then(|()| fs::rename(&unfinished, path));
+            if made.is_err() {
+                // The first error is the one that counts; it may not have been made.
+                let _removed = fs::remove_file(&unfinished);
+            }
+            made
+        };
+        put().map_err(|cause| Error::cache(path, cause))
+    }
+
     fn absence(&self, commit: &str, file: &str) -> PathBuf {
         self.model.join(".no_exist").join(commit).join(file)
+    }
+}
+
+// === impl Patience ===
+
+impl Patience {
+    /// The other process has its time again whenever more has come since the last time.
+    fn is_over(&mut self, now: Instant, parts: impl FnOnce() -> Vec<(PathBuf, u64)>) -> bool {
+        if now.duration_since(self.since) <= LOCK_TIMEOUT {
+            return false;
+        }
+        let parts = parts();
+        let is_over = parts == self.parts;
+        *self = Self { since: now, parts };
+        is_over
     }
 }
 
@@ -158,13 +203,13 @@ impl Checksum {
     }
 
     /// Whether this is the checksum of the file's content.
-    pub(super) fn fits(&self, file: &Path) -> io::Result<bool> {
-        let mut content = File::open(file)?;
+    pub(super) fn fits(&self, file: &mut File) -> io::Result<bool> {
+        file.rewind()?;
         let computed = match self {
-            Self::Sha256(_) => digits_of(Sha256::new(), &mut content)?,
+            Self::Sha256(_) => digits_of(Sha256::new(), file)?,
             Self::GitSha1(_) => {
-                let header = format!("blob {}\0", content.metadata()?.len());
-                digits_of(Sha1::new_with_prefix(header), &mut content)?
+                let header = format!("blob {}\0", file.metadata()?.len());
+                digits_of(Sha1::new_with_prefix(header), file)?
             }
         };
         Ok(computed == self.digits())
@@ -188,21 +233,6 @@ fn digits_of(mut hasher: impl Digest, content: &mut File) -> io::Result<String> 
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Writes a small file so that it is there as a whole or not at all.
-fn write(path: &Path, text: &str) -> Result<(), Error> {
-    let written = || {
-        make_folder(path.parent().unwrap_or(path))?;
-        let unfinished = path.with_added_extension(std::process::id().to_string());
-        fs::write(&unfinished, text)?;
-        fs::rename(&unfinished, path)
-    };
-    written().map_err(|cause| Error::cache(path, cause))
-}
-
-fn make_folder(folder: &Path) -> io::Result<()> {
-    fs::create_dir_all(folder)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +242,10 @@ mod tests {
     const GIT_SHA1: &str = "ce013625030ba8dba906f756967f9e9ca394464a";
     const SHA256: &str = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
 
+    fn open(file: &Path) -> File {
+        File::open(file).expect("readable")
+    }
+
     #[test]
     fn both_kinds_of_checksums_are_computed_as_the_hub_does() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -219,11 +253,11 @@ mod tests {
         fs::write(&file, "hello\n").expect("write it");
         for tag in [format!("\"{GIT_SHA1}\""), format!("W/\"{GIT_SHA1}\""), SHA256.to_owned()] {
             let checksum = Checksum::parse(&tag).expect("a checksum");
-            assert!(checksum.fits(&file).expect("readable"), "{tag}");
+            assert!(checksum.fits(&mut open(&file)).expect("readable"), "{tag}");
         }
         fs::write(&file, "hello!").expect("change it");
         let checksum = Checksum::parse(SHA256).expect("a checksum");
-        assert!(!checksum.fits(&file).expect("readable"), "another content");
+        assert!(!checksum.fits(&mut open(&file)).expect("readable"), "another content");
     }
 
     #[test]
@@ -254,5 +288,38 @@ mod tests {
         assert_eq!(cache.reference("refs/pr/1"), None, "never seen");
         cache.set_reference("refs/pr/1", COMMIT).expect("noted");
         assert_eq!(cache.reference("refs/pr/1").as_deref(), Some(COMMIT), "seen");
+        let names = fs::read_dir(folder).expect("readable");
+        let names = names.map(|entry| entry.expect("readable").file_name());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        assert_eq!(names, [".no_exist", "blobs", "refs", "snapshots"], "and nothing unfinished");
+    }
+
+    #[test]
+    fn a_link_replaces_one_that_leads_nowhere() {
+        let root = tempfile::tempdir().expect("a folder");
+        let cache = Cache::of(root.path(), "org/name");
+        let checksum = Checksum::parse(SHA256).expect("a checksum");
+        let gone = Checksum::parse(GIT_SHA1).expect("a checksum");
+        cache.link(COMMIT, "config.json", &gone).expect("linked");
+        assert_eq!(cache.knows(COMMIT, "config.json"), None, "it leads nowhere");
+        let _lock = cache.lock(&checksum).expect("nobody else");
+        fs::write(cache.blob(&checksum), "hello\n").expect("a content");
+        for time in ["replaced", "made again"] {
+            cache.link(COMMIT, "config.json", &checksum).expect("linked");
+            assert_eq!(cache.knows(COMMIT, "config.json"), Some(true), "{time}");
+        }
+    }
+
+    #[test]
+    fn patience_ends_when_nothing_more_comes() {
+        let start = Instant::now();
+        let parts = |length| move || vec![(PathBuf::from("part"), length)];
+        let mut patience = Patience { since: start, parts: parts(1)() };
+        let after = |periods| start + (LOCK_TIMEOUT + Duration::from_secs(1)) * periods;
+        assert!(!patience.is_over(start + LOCK_TIMEOUT, parts(1)), "its time is not over");
+        assert!(!patience.is_over(after(1), parts(2)), "more has come");
+        assert!(!patience.is_over(after(1) + LOCK_TIMEOUT, parts(2)), "so it has its time again");
+        assert!(patience.is_over(after(2), parts(2)), "nothing has come since");
     }
 }

@@ -55,6 +55,8 @@ pub(super) enum Failure {
         code: u16,
         /// The hub's own word for what is wrong.
         kind: Option<String>,
+        /// Of which it says so.
+        commit: Option<String>,
     },
     /// An answer that can't be used.
     Malformed(String),
@@ -186,9 +188,26 @@ impl Failure {
     /// Whether the model is there, and the file is not.
     pub(super) fn is_no_such_file(&self) -> bool {
         match self {
-            // Mirrors don't say what is not there. At a commit that was just seen, it's the file.
-            Self::Status { code: 404, kind } => {
+            // Mirrors don't say what is not there. At a commit that was just seen, it's likely the
+            // file: enough to do without it, not to remember it.
+            Self::Status { code: 404, kind, .. } => {
                 kind.as_deref().is_none_or(|kind| kind == "EntryNotFound")
+            }
+            Self::Status { .. }
+            | Self::Unreachable(_)
+            | Self::Malformed(_)
+            | Self::Interrupted { .. }
+            | Self::Checksum
+            | Self::Cache { .. } => false,
+        }
+    }
+
+    /// Whether the hub itself says that this commit, which never changes, is without the file. A
+    /// proxy's or a mirror's 404 may be gone tomorrow.
+    pub(super) fn is_final_at(&self, asked: &str) -> bool {
+        match self {
+            Self::Status { kind: Some(kind), commit: Some(commit), .. } => {
+                kind == "EntryNotFound" && commit == asked
             }
             Self::Status { .. }
             | Self::Unreachable(_)
@@ -207,8 +226,9 @@ fn checked(response: Response<Body>) -> Result<Response<Body>, Failure> {
         return Err(Failure::Unreachable(format!("it answers {status}")));
     }
     if status.is_client_error() {
-        let kind = header(&response, "x-error-code").map(str::to_owned);
-        return Err(Failure::Status { code: status.as_u16(), kind });
+        let text = |name| header(&response, name).map(str::to_owned);
+        let (kind, commit) = (text("x-error-code"), text("x-repo-commit"));
+        return Err(Failure::Status { code: status.as_u16(), kind, commit });
     }
     Ok(response)
 }
@@ -284,12 +304,27 @@ mod tests {
     #[test]
     fn only_a_missing_file_is_a_missing_file() {
         let missing = |code, kind: Option<&str>| {
-            Failure::Status { code, kind: kind.map(str::to_owned) }.is_no_such_file()
+            let kind = kind.map(str::to_owned);
+            Failure::Status { code, kind, commit: None }.is_no_such_file()
         };
         assert!(missing(404, Some("EntryNotFound")), "said so");
         assert!(missing(404, None), "of a mirror");
         assert!(!missing(404, Some("RepoNotFound")), "the model is missing");
         assert!(!missing(401, None), "not allowed");
+    }
+
+    #[test]
+    fn only_the_hub_says_for_good_that_a_file_is_missing() {
+        let is_final = |headers: &[_]| {
+            let failure = checked(response(404, headers)).expect_err("a refusal");
+            failure.is_final_at(COMMIT.1)
+        };
+        let missing = ("x-error-code", "EntryNotFound");
+        assert!(is_final(&[missing, COMMIT]), "of this commit");
+        assert!(!is_final(&[missing, ("x-repo-commit", "other")]), "of another one");
+        assert!(!is_final(&[missing]), "of some commit");
+        assert!(!is_final(&[COMMIT]), "something is missing");
+        assert!(!is_final(&[]), "of a mirror, a proxy, a mistyped address");
     }
 
     #[test]

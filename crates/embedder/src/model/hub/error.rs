@@ -30,8 +30,10 @@ pub enum Error {
          one: `{id}@refs/pr/N` for a pull request"
     )]
     NoWeights { id: String, revision: String },
-    #[error("{endpoint} can't be reached: {cause}")]
-    Unreachable { endpoint: String, cause: String },
+    #[error(
+        "{endpoint} can't be reached for `{id}`, and there is no folder of that name here: {cause}"
+    )]
+    Unreachable { id: String, endpoint: String, cause: String },
     #[error("{endpoint} gives no usable answer for `{file}` of `{id}`: {message}")]
     Answer { id: String, endpoint: String, file: String, message: String },
     #[error(
@@ -41,8 +43,8 @@ pub enum Error {
     #[error("`{file}` of `{id}` came with another checksum than the hub names; it was thrown away")]
     Checksum { id: String, file: String },
     #[error(
-        "`{id}` at `{revision}` is not complete in the cache, `{}`, and `HF_HUB_OFFLINE` forbids to \
-         download it", cache.display()
+        "`{id}` at `{revision}` is not complete in the cache, `{}`, `HF_HUB_OFFLINE` forbids to \
+         download it, and there is no folder of that name here", cache.display()
     )]
     NotCached { id: String, revision: String, cache: PathBuf },
     #[error("another process has held `{}` for too long", .0.display())]
@@ -65,8 +67,8 @@ impl Error {
         let endpoint = settings.endpoint.clone();
         let file = file.to_owned();
         match failure {
-            Failure::Unreachable(cause) => Self::Unreachable { endpoint, cause },
-            Failure::Status { code, kind } => {
+            Failure::Unreachable(cause) => Self::Unreachable { id, endpoint, cause },
+            Failure::Status { code, kind, .. } => {
                 Self::of_status(code, kind.as_deref(), reference, file, settings)
             }
             Failure::Malformed(message) => Self::Answer { id, endpoint, file, message },
@@ -114,9 +116,16 @@ impl Error {
         Self::Cache { path: path.to_owned(), cause }
     }
 
-    /// Whether the hub said nothing, so that what is in the cache may still be right.
-    pub(super) fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
+    /// Whether what is in the cache may still be right: the hub said nothing, nothing that it
+    /// would say, only a part of what it has, or that it doesn't know us any more.
+    pub(super) fn leaves_the_cache(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Interrupted { .. }
+                | Self::Answer { .. }
+                | Self::Token { .. }
+        )
     }
 }
 
@@ -126,7 +135,9 @@ fn no_model(id: &str, endpoint: &str, has_token: bool) -> String {
     } else {
         "or it is a private one, which needs a token in `HF_TOKEN`"
     };
-    format!("there is no model `{id}` at {endpoint}, {hint}")
+    format!(
+        "there is no model `{id}` at {endpoint}, {hint}; nor is there a folder of that name here"
+    )
 }
 
 #[cfg(test)]
@@ -134,16 +145,35 @@ mod tests {
     use super::*;
     use crate::model::hub::Token;
 
-    fn told(code: u16, kind: Option<&str>, token: Option<&str>) -> String {
-        let settings = Settings {
+    fn settings(token: Option<&str>) -> Settings {
+        Settings {
             endpoint: "https://hub".to_owned(),
             cache: PathBuf::new(),
             token: token.map(|token| Token::new(token.to_owned())),
             is_offline: false,
-        };
-        let reference = Reference::parse("org/name@v2").expect("a reference");
-        let failure = Failure::Status { code, kind: kind.map(str::to_owned) };
-        Error::of(failure, &reference, "config.json", &settings).to_string()
+        }
+    }
+
+    fn reference() -> Reference {
+        Reference::parse("org/name@v2").expect("a reference")
+    }
+
+    fn told(code: u16, kind: Option<&str>, token: Option<&str>) -> String {
+        let failure = Failure::Status { code, kind: kind.map(str::to_owned), commit: None };
+        Error::of(failure, &reference(), "config.json", &settings(token)).to_string()
+    }
+
+    #[test]
+    fn a_name_that_was_meant_for_a_folder_is_told_that_there_is_none() {
+        let (reference, settings) = (reference(), settings(None));
+        let unreachable = Failure::Unreachable("no route".to_owned());
+        for told in [
+            told(404, Some("RepoNotFound"), None),
+            Error::of(unreachable, &reference, "config.json", &settings).to_string(),
+            Error::not_cached(&reference, &settings).to_string(),
+        ] {
+            assert!(told.contains("folder of that name here"), "{told}");
+        }
     }
 
     #[test]
