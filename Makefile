@@ -3,7 +3,6 @@
 # tools/setup finds or installs a fitting Rust and links it here.
 export PATH := $(CURDIR)/.deps/rust:$(PATH)
 TARGET = $(or $(CARGO_TARGET_DIR),target)/debug
-RANDOM_MODEL = .deps/models/random-vit-b-32
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test up fmt lint check-deps
@@ -17,11 +16,11 @@ setup: ## Bring Rust, libtorch and the few system packages that the build needs.
 build: setup ## Compile everything.
 	@cargo build --workspace --locked
 
-demo: build $(RANDOM_MODEL)/config.json ## Index example pictures through the whole mesh and find them again.
-	@python3 examples/demo.py --bin $(TARGET)/clipmesh --model $(RANDOM_MODEL)
+demo: build ## Index example pictures through the whole mesh, and find them by words and by example.
+	@python3 examples/demo.py --bin $(TARGET)/clipmesh
 
-up: build $(RANDOM_MODEL)/config.json ## Serve the whole mesh on this machine until Ctrl-C.
-	@$(TARGET)/clipmesh up --model $(RANDOM_MODEL)
+up: build ## Serve the whole mesh on this machine with the model that clipmesh brings, until Ctrl-C.
+	@$(TARGET)/clipmesh up --model tiny
 
 test: ## Run every test.
 	@tools/setup test
@@ -39,7 +38,3 @@ lint: build ## Check format, lints and dependency rules.
 
 check-deps: build ## Check who may depend on whom, and what the binaries link.
 	@tools/check-deps
-
-# Written with the program itself, so that it is there without a network.
-$(RANDOM_MODEL)/config.json:
-	@$(TARGET)/clipmesh model random --arch ViT-B-32 --seed 1 $(RANDOM_MODEL)

