@@ -132,8 +132,10 @@ def expected_first(query, answer):
     wanted = query["expect"]
     fitting = [hit for hit in first if has(hit["metadata"], wanted)]
     if len(fitting) < query["first"]:
-        strangers = ", ".join(hit["filename"] for hit in first if hit not in fitting)
-        raise DemoError(f"of the first {query['first']} hits, these do not fit {wanted}: {strangers}")
+        strangers = ", ".join(hit["filename"] for hit in first if hit not in fitting) or "none"
+        raise DemoError(
+            f"{len(fitting)} of the first {query['first']} hits fit {wanted}; these do not: {strangers}"
+        )
 
 
 def has(metadata, wanted):
@@ -182,7 +184,7 @@ def main():
         try:
             demo(mesh)
             return 0
-        except (DemoError, OSError, ValueError, KeyError) as error:
+        except (DemoError, OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
             say(f"\ndemo failed: {error}\n--- the end of the mesh's log ---\n{mesh.log_tail()}")
             return 1
         finally:

@@ -23,8 +23,10 @@ import pictograms
 import scenes
 import tokens
 
-# Training's seeds are small numbers.
-FIRST_SEED = 1_000_000
+# Training's seeds are small numbers, and its log watches scenes of its own: nothing was ever chosen
+# by the scenes of the table.
+FIRST_SEED = 4_000_000
+WATCHED_SEED = 3_000_000
 DRAWN_PIXELS = 256
 KEYWORDS = ["fruit", "vegetable", "vehicle", "animal", "bird", "insect", "flower", "plant", "food", "drink"]
 KEYWORDS += ["building", "clothing", "tool", "sport", "musical instrument", "person", "face", "heart"]
@@ -33,16 +35,15 @@ KEYWORDS += ["building", "clothing", "tool", "sport", "musical instrument", "per
 class Bench:
     """Draws and embeds, the way the embedder would see the pictures."""
 
-    def __init__(self, model, painter, attributes, tokenizer, style=0, drawn_pixels=DRAWN_PIXELS):
-        self.drawn_pixels = drawn_pixels
+    def __init__(self, model, painter, attributes, tokenizer, first_seed=FIRST_SEED, drawn_pixels=DRAWN_PIXELS):
+        self.first_seed, self.drawn_pixels = first_seed, drawn_pixels
         self.model, self.painter = model, painter
         self.attributes, self.tokenizer = attributes, tokenizer
-        self.shares = [float(index == style) for index in range(style + 1)]
 
     def draw(self, seed, kinds_of_scenes):
-        rng, generator = scenes.seeded(FIRST_SEED + seed)
+        rng, generator = scenes.seeded(self.first_seed + seed)
         count = self.painter.pictogram_count
-        drawn = [scenes.random_scene(rng, count, self.shares, list(kinds), tints=False) for kinds in kinds_of_scenes]
+        drawn = [scenes.random_scene(rng, count, [1.0], list(kinds), tints=False) for kinds in kinds_of_scenes]
         vectors = []
         for start in range(0, len(drawn), 50):
             pictures, _ = self.painter.draw(drawn[start : start + 50], self.drawn_pixels, generator)
@@ -58,6 +59,11 @@ class Bench:
         rows = tokens.encode(self.tokenizer, texts, self.model.shape.text_length)
         return self.model.embed_texts(torch.from_numpy(rows))
 
+    def chosen(self, count, seed):
+        """`count` distinct pictograms."""
+        order = np.random.default_rng(self.first_seed + seed).permutation(self.painter.pictogram_count)
+        return order[:count].tolist()
+
     def name(self, kind):
         return self.attributes.vocabulary[kind].name
 
@@ -66,20 +72,16 @@ def recall(queries, pictures, most):
     """The share of queries whose own picture, at the same index, is among the `most` nearest."""
     scores = queries @ pictures.T
     own = scores.diagonal()[:, None]
-    return ((scores > own).sum(1) < most).float().mean().item()
-
-
-def chosen(count, seed, total):
-    """`count` distinct pictograms."""
-    return np.random.default_rng(FIRST_SEED + seed).permutation(total)[:count].tolist()
+    # Itself is one that is not behind it; equals count against it, and so does no number at all.
+    return ((~(scores < own)).sum(1) <= most).float().mean().item()
 
 
 def singles(bench, count=1000):
     """Text to image and image to image, one pictogram a scene."""
-    kinds = chosen(count, 1, bench.painter.pictogram_count)
+    kinds = bench.chosen(count, 1)
     _, pictures = bench.draw(1, [[kind] for kind in kinds])
     _, others = bench.draw(2, [[kind] for kind in kinds])
-    queries = bench.texts([scenes.article(bench.name(kind)) for kind in kinds])
+    queries = bench.texts([scenes.one(bench.name(kind)) for kind in kinds])
     rows = {
         "text to image, one pictogram, recall@1": recall(queries, pictures, 1),
         "text to image, one pictogram, recall@5": recall(queries, pictures, 5),
@@ -96,10 +98,10 @@ def singles(bench, count=1000):
 
 def pairs(bench, count=1000):
     """Text to image, two pictograms a scene."""
-    rng = np.random.default_rng(FIRST_SEED + 3)
+    rng = np.random.default_rng(bench.first_seed + 3)
     kinds = [rng.choice(bench.painter.pictogram_count, 2, replace=False).tolist() for _ in range(count)]
     _, pictures = bench.draw(3, kinds)
-    texts = [f"{scenes.article(bench.name(a))} and {scenes.article(bench.name(b))}" for a, b in kinds]
+    texts = [f"{scenes.one(bench.name(a))} and {scenes.one(bench.name(b))}" for a, b in kinds]
     queries = bench.texts(texts)
     return {
         "text to image, two pictograms, recall@1": recall(queries, pictures, 1),
@@ -108,8 +110,9 @@ def pairs(bench, count=1000):
 
 
 def quick(model, painter, attributes, tokenizer):
-    """The figures on a quarter of the scenes, for the log of a training."""
-    bench = Bench(model.eval(), painter, attributes, tokenizer, drawn_pixels=128)
+    """The figures for the log of a training: scenes of the first style, drawn smaller, half of the
+    pairs, and none of the scenes that the table is made of."""
+    bench = Bench(model.eval(), painter, attributes, tokenizer, WATCHED_SEED, drawn_pixels=128)
     rows, _ = singles(bench, 1000)
     model.train()
     return " ".join(f"{value:.3f}" for value in [*rows.values(), *pairs(bench, 500).values()])
@@ -132,7 +135,7 @@ def load(folder):
 
 def colours(bench):
     """Text to image among the same things on other grounds: 100 pictograms, each on ten colours."""
-    kinds = chosen(100, 4, bench.painter.pictogram_count)
+    kinds = bench.chosen(100, 4)
     drawn, pictures = bench.draw(4, [[kind] for kind in kinds for _ in range(10)])
     texts, seen, rows = [], set(), []
     for index, scene in enumerate(drawn):
@@ -141,12 +144,13 @@ def colours(bench):
             seen.add(what)
             rows.append(index)
             ground = scenes.COLOUR_NAMES[scene.background]
-            texts.append(f"{scenes.article(bench.name(scene.kinds[0]))} on a {ground} background")
-    return {f"text to image, thing and background, recall@1 of {len(rows)}": recall(bench.texts(texts), pictures[rows], 1)}
+            texts.append(f"{scenes.one(bench.name(scene.kinds[0]))} on {scenes.article(ground)} background")
+    name = f"text to image, thing and background, recall@1 of {len(rows)}"
+    return {name: recall(bench.texts(texts), pictures[rows], 1)}, 1 / len(rows)
 
 
 def chance(bench):
-    """What drawing lots would give."""
+    """What drawing lots would give, row by row, before the row of colours."""
     members = [len(bench.attributes.members[word]) for word in KEYWORDS]
     share = sum(members) / len(members) / bench.painter.pictogram_count
     return [1 / 1000, 5 / 1000, 1 / 1000, share, 1 / 1000, 5 / 1000]
@@ -169,9 +173,10 @@ def main():
     for style, sprites in styles.items():
         bench = Bench(model, scenes.Painter(sprites[None]), attributes, tokenizer)
         rows, precision = singles(bench)
-        table[style] = rows | pairs(bench) | colours(bench)
+        grounds, lot = colours(bench)
+        table[style] = rows | pairs(bench) | grounds
         if style == "Noto":
-            words, lots = precision, chance(bench)
+            words, lots = precision, [*chance(bench), lot]
     if arguments.fluent:
         sprites, there = pictograms.fluent_sprites(vocabulary, arguments.fluent)
         held_out = scenes.Attributes([vocabulary[index] for index in there])
@@ -182,7 +187,7 @@ def main():
     print("| --- |" + " ---: |" * (len(table) + 1))
     for row, name in enumerate(table["Noto"]):
         cells = [f"{columns[name]:.3f}" if name in columns else "" for columns in table.values()]
-        print("| " + " | ".join([name, *cells, f"{lots[row]:.3f}" if row < len(lots) else ""]) + " |")
+        print("| " + " | ".join([name, *cells, f"{lots[row]:.3f}"]) + " |")
     print()
     print("| keyword | precision@10 |\n| --- | ---: |")
     for word, value in words.items():

@@ -54,11 +54,11 @@ def describe(names, copies, background):
     if copies > 1:
         words = f"{scenes.NUMBERS[copies]} {scenes.plural(names[0])}"
     else:
-        phrases = [scenes.article(name) for name in names]
+        phrases = [scenes.one(name) for name in names]
         words = phrases[0] if len(names) == 1 else ", ".join(phrases[:-1]) + " and " + phrases[-1]
     stem = "+".join(name.replace(" ", "-") for name in names)
     stem = f"{copies}-{stem}" if copies > 1 else stem
-    return f"{words} on a {background} background", f"{stem}-on-{background}"
+    return f"{words} on {scenes.article(background)} background", f"{stem}-on-{background}"
 
 
 def main():
@@ -75,8 +75,8 @@ def main():
     taken, lines = set(), []
     for number, (names, copies) in enumerate(plan(rng)):
         source, generator = scenes.seeded(FIRST_SEED, number)
+        kinds = [index[name] for name in names]
         while True:
-            kinds = [index[name] for name in names]
             scene = scenes.random_scene(source, len(vocabulary), [1.0], kinds, copies=copies, tints=False)
             background = scenes.COLOUR_NAMES[scene.background]
             caption, stem = describe(names, copies, background)

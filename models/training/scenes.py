@@ -173,6 +173,12 @@ def article(words):
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
+def one(words):
+    """A name as one says it of a single thing: "an octopus", but "cherries"."""
+    is_plural = words.endswith("s") and not words.endswith(("ss", "us"))
+    return words if is_plural else article(words)
+
+
 def plural(words):
     """English plural of the last word, good enough for names of things."""
     head, _, last = words.rpartition(" ")
@@ -376,6 +382,7 @@ def shrunk(pictures, pixels):
 
 
 def seeded(*seed):
-    """A random source for plain numbers and one for tensors, both of this seed alone."""
+    """A random source for plain numbers and one for tensors, both of this seed alone. Integers
+    only: Python's hash of those is the same in every process, that of strings is not."""
     value = hash(tuple(seed)) & 0x7FFF_FFFF_FFFF_FFFF
     return random.Random(value), torch.Generator().manual_seed(value)

@@ -14,6 +14,14 @@ WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 SIZE = 3072
 
 
+def load_or_train(path, attributes, seed):
+    """The tokenizer that is there, or a new one that is there from now on. The trainer breaks ties
+    at random, so a second one would number some tokens otherwise than the weights have learned."""
+    if not path.exists():
+        train(attributes, seed).save(str(path), pretty=False)
+    return Tokenizer.from_file(str(path))
+
+
 def train(attributes, seed):
     """A tokenizer of at most SIZE tokens; the last two are START and END."""
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))

@@ -222,9 +222,11 @@ def train(arguments, model, anchors, painter, attributes, tokenizer):
     anchors.to(device)
     optimizer_list = optimizers(model, anchors)
     base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizer_list]
-    started, first, checkpoint = time.monotonic(), 0, arguments.out / "checkpoint.pt"
+    started, first, checkpoint = time.monotonic(), 0, arguments.checkpoint
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device)
+        if saved["run"] != run_of(arguments):
+            raise SystemExit(f"{checkpoint} is of another run ({saved['run']}): delete it, or name another")
         model.load_state_dict(saved["model"])
         anchors.load_state_dict(saved["anchors"])
         for optimizer, state in zip(optimizer_list, saved["optimizers"]):
@@ -254,24 +256,29 @@ def train(arguments, model, anchors, painter, attributes, tokenizer):
             model.to(device)
             print(f"step {done} {table}", flush=True)
         if done % SAVE_STEPS == 0 or done == arguments.steps:
-            save(checkpoint, model, anchors, optimizer_list, done)
+            save(arguments, model, anchors, optimizer_list, done)
     model.to("cpu")
 
 
-def save(checkpoint, model, anchors, optimizer_list, step):
+def run_of(arguments):
+    """What a training is told from another one by."""
+    return {"seed": arguments.seed, "steps": arguments.steps}
+
+
+def save(arguments, model, anchors, optimizer_list, step):
     """All that is needed to go on; a stop in between leaves the last one whole."""
-    state = {"model": model.state_dict(), "anchors": anchors.state_dict(), "step": step}
+    checkpoint = arguments.checkpoint
+    state = {"model": model.state_dict(), "anchors": anchors.state_dict(), "step": step, "run": run_of(arguments)}
     state["optimizers"] = [optimizer.state_dict() for optimizer in optimizer_list]
     torch.save(state, checkpoint.with_suffix(".part"))
     checkpoint.with_suffix(".part").replace(checkpoint)
 
 
-def export(model, tokenizer, folder):
-    """Writes the folder as `transformers` would."""
+def export(model, folder):
+    """Writes what belongs beside the tokenizer, as `transformers` would."""
     weights = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
-    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     pixels = model.shape.pixels
     preprocessing = {
         "image_processor_type": "CLIPImageProcessor",
@@ -295,6 +302,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--twemoji", required=True, type=pathlib.Path, help="npm's archive of the second style")
     parser.add_argument("--out", required=True, type=pathlib.Path, help="the folder to write")
+    parser.add_argument("--checkpoint", type=pathlib.Path, default="checkpoint.pt", help="where to go on from")
     parser.add_argument("--steps", type=int, default=5000, help=f"batches of {BATCH} scenes")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
@@ -304,13 +312,13 @@ def main():
     attributes = scenes.Attributes(vocabulary)
     sprites = [pictograms.noto_sprites(vocabulary), pictograms.twemoji_sprites(vocabulary, arguments.twemoji)]
     painter = scenes.Painter(np.stack(sprites))
-    tokenizer = tokens.train(attributes, arguments.seed)
+    tokenizer = tokens.load_or_train(arguments.out / "tokenizer.json", attributes, arguments.seed)
     shape = clip.Shape(tokenizer.get_vocab_size(), tokenizer.token_to_id(tokens.END))
     model = clip.Clip(shape, arguments.seed)
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{len(vocabulary)} pictograms, {len(attributes.keywords)} keywords, {count:,} parameters", flush=True)
     train(arguments, model, Anchors(attributes, shape.dimension, arguments.seed), painter, attributes, tokenizer)
-    export(model, tokenizer, arguments.out)
+    export(model, arguments.out)
 
 
 if __name__ == "__main__":

@@ -190,7 +190,7 @@ fn has_all(hit: &Picture, wanted: &Picture) -> bool {
 async fn a_negative_part_pushes_its_thing_down() {
     let gallery = gallery().await;
     let rank = async |kind: Kind| {
-        let hits = gallery.find(first(300, kind)).await;
+        let hits = gallery.find(first(gallery.pictures.len() as u32, kind)).await;
         let place = hits.iter().position(|picture| picture.things == ["strawberry"]);
         place.expect("the gallery has strawberries")
     };
