@@ -35,10 +35,17 @@ pub trait Validate {
 /// Why settings can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Its text is in ours, so it is not the source as well: it would be told twice.
     #[error("read settings: {0}")]
-    Read(#[from] config::ConfigError),
+    Read(config::ConfigError),
     #[error("settings can't be used:\n  - {}", .0.join("\n  - "))]
     Invalid(Vec<String>),
+}
+
+impl From<config::ConfigError> for Error {
+    fn from(error: config::ConfigError) -> Self {
+        Self::Read(error)
+    }
 }
 
 impl Sources {
@@ -176,7 +183,9 @@ mod tests {
     #[test]
     fn refuses_an_unknown_key_by_name() {
         let sources = Sources { env: env(&[("CLIPMESH__BTACH", "1")]), ..Sources::default() };
-        let error = load::<Settings>(&sources).expect_err("a misspelt key").to_string();
-        assert!(error.contains("btach"), "the key is named: {error}");
+        let error = load::<Settings>(&sources).expect_err("a misspelt key");
+        assert!(error.to_string().contains("btach"), "the key is named: {error}");
+        let cause = std::error::Error::source(&error);
+        assert!(cause.is_none(), "whoever prints the causes as well tells it once: {cause:?}");
     }
 }
