@@ -45,6 +45,9 @@ SAVE_STEPS = 100
 CHEAP_PART = 0.85
 DECAY_PART = 0.4
 WARM_UP_STEPS = 200
+# A polish starts from what has been learned, so with less of the rate and sooner.
+POLISH_RATE = 0.3
+POLISH_WARM_UP_STEPS = 30
 MUON_RATE = 0.02
 ADAM_RATE = 2e-3
 WEIGHTS = {"pictogram": 1.0, "keyword": 0.3, "background": 0.15, "tint": 0.1, "number": 0.1}
@@ -147,8 +150,8 @@ class Batch:
 class Batches(torch.utils.data.Dataset):
     """The batches of a training from step `first` on, to be drawn in another process."""
 
-    def __init__(self, first, steps, *parts):
-        self.first, self.steps, self.parts = first, steps, parts
+    def __init__(self, first, steps, cheap_steps, *parts):
+        self.first, self.steps, self.cheap_steps, self.parts = first, steps, cheap_steps, parts
 
     def __len__(self):
         return self.steps - self.first
@@ -156,7 +159,7 @@ class Batches(torch.utils.data.Dataset):
     def __getitem__(self, index):
         step = self.first + index
         seed, *parts = self.parts
-        return Batch(seed, step, *parts, is_fine=step >= CHEAP_PART * self.steps)
+        return Batch(seed, step, *parts, is_fine=step >= self.cheap_steps)
 
 
 def padded(things):
@@ -209,9 +212,31 @@ def optimizers(model, anchors):
     ]
 
 
-def rate_factor(step, steps):
-    """Up in WARM_UP_STEPS, level, then down to zero in the last DECAY_PART."""
+def rate_factor(step, arguments):
+    """Up in WARM_UP_STEPS, level, then down to zero in the last DECAY_PART; a polish goes down from
+    its start."""
+    steps = arguments.steps
+    if arguments.polish:
+        return POLISH_RATE * min(1.0, (step + 1) / POLISH_WARM_UP_STEPS, (steps - step) / steps)
     return min(1.0, (step + 1) / WARM_UP_STEPS, (steps - step) / (DECAY_PART * steps))
+
+
+def start(arguments, model, anchors, optimizer_list, device):
+    """Takes up where an interrupted run stopped, or what is to be polished; returns the first step."""
+    checkpoint = arguments.checkpoint if arguments.checkpoint.exists() else arguments.polish
+    if checkpoint is None:
+        return 0
+    saved = torch.load(checkpoint, map_location=device)
+    model.load_state_dict(saved["model"])
+    anchors.load_state_dict(saved["anchors"])
+    if checkpoint == arguments.polish:
+        return 0
+    if saved["run"] != run_of(arguments):
+        raise SystemExit(f"{checkpoint} is of another run ({saved['run']}): delete it, or name another")
+    for optimizer, state in zip(optimizer_list, saved["optimizers"]):
+        optimizer.load_state_dict(state)
+    print(f"going on at step {saved['step']}", flush=True)
+    return saved["step"]
 
 
 def train(arguments, model, anchors, painter, attributes, tokenizer):
@@ -222,26 +247,18 @@ def train(arguments, model, anchors, painter, attributes, tokenizer):
     anchors.to(device)
     optimizer_list = optimizers(model, anchors)
     base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizer_list]
-    started, first, checkpoint = time.monotonic(), 0, arguments.checkpoint
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device)
-        if saved["run"] != run_of(arguments):
-            raise SystemExit(f"{checkpoint} is of another run ({saved['run']}): delete it, or name another")
-        model.load_state_dict(saved["model"])
-        anchors.load_state_dict(saved["anchors"])
-        for optimizer, state in zip(optimizer_list, saved["optimizers"]):
-            optimizer.load_state_dict(state)
-        first = saved["step"]
-        print(f"going on at step {first}", flush=True)
-    means = {}
-    source = Batches(first, arguments.steps, arguments.seed, painter, attributes, tokenizer, model.shape)
+    first = start(arguments, model, anchors, optimizer_list, device)
+    cheap_steps = 0 if arguments.polish else CHEAP_PART * arguments.steps
+    drawn_from = arguments.seed, painter, attributes, tokenizer, model.shape
+    source = Batches(first, arguments.steps, cheap_steps, *drawn_from)
     loader = torch.utils.data.DataLoader(source, batch_size=None, num_workers=1, prefetch_factor=8)
+    started, means = time.monotonic(), {}
     for step, batch in enumerate(loader, first):
         parts = losses(model, anchors, batch.to(device))
         sum(parts.values()).backward()
         for optimizer, rates in zip(optimizer_list, base_rates):
             for group, rate in zip(optimizer.param_groups, rates):
-                group["lr"] = rate * rate_factor(step, arguments.steps)
+                group["lr"] = rate * rate_factor(step, arguments)
             optimizer.step()
             optimizer.zero_grad()
         for name, value in parts.items():
@@ -262,7 +279,7 @@ def train(arguments, model, anchors, painter, attributes, tokenizer):
 
 def run_of(arguments):
     """What a training is told from another one by."""
-    return {"seed": arguments.seed, "steps": arguments.steps}
+    return {"seed": arguments.seed, "steps": arguments.steps, "is_polish": arguments.polish is not None}
 
 
 def save(arguments, model, anchors, optimizer_list, step):
@@ -303,6 +320,7 @@ def main():
     parser.add_argument("--twemoji", required=True, type=pathlib.Path, help="npm's archive of the second style")
     parser.add_argument("--out", required=True, type=pathlib.Path, help="the folder to write")
     parser.add_argument("--checkpoint", type=pathlib.Path, default="checkpoint.pt", help="where to go on from")
+    parser.add_argument("--polish", type=pathlib.Path, help="go over the training of this checkpoint once more")
     parser.add_argument("--steps", type=int, default=5000, help=f"batches of {BATCH} scenes")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
