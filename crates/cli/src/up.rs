@@ -212,7 +212,10 @@ async fn run_parts(
     parts.start("search", |shutdown| app.run(shutdown));
     let app = clipmesh_gateway::App::build(config.gateway, listeners.gateway);
     let app = Box::pin(app).await.map_err(|error| broken("gateway", &error))?;
-    parts.start("gateway", |shutdown| app.run(shutdown));
+    parts.start("gateway", |shutdown| async move {
+        app.run(shutdown).await;
+        Ok::<(), clipmesh_gateway::Error>(())
+    });
     Ok(())
 }
 

@@ -64,16 +64,13 @@ impl App {
     }
 
     /// Serves until `shutdown`, then lets calls in flight finish within the drain time-out.
-    ///
-    /// # Errors
-    /// None as yet: all services are run in one way.
-    pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+    pub async fn run(self, shutdown: Shutdown) {
         let watching = self.watcher.run(shutdown.clone());
         let readiness = self.board.readiness();
         let serving =
             server::serve_router(self.router, self.listener, &self.server, readiness, shutdown);
         tokio::select! {
-            () = serving => Ok(()),
+            () = serving => {}
             never = watching => match never {},
         }
     }

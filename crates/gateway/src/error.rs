@@ -1,6 +1,6 @@
-//! Why a gateway could not be set up, or had to stop. Faults of calls are `tonic::Status`.
+//! Why a gateway could not be set up. Faults of calls are `tonic::Status`.
 
-/// A fault of set-up or of the listener.
+/// A fault of set-up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]

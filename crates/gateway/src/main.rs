@@ -69,10 +69,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let app = App::build(config, listener).await?;
     let (address, version) = (app.local_addr(), env!("CARGO_PKG_VERSION"));
     tracing::info!(%address, search, embedder, version, "gateway listens");
-    let ended = app.run(shutdown).await;
+    app.run(shutdown).await;
     tracing::info!("gateway stopped");
     telemetry.shutdown().await;
-    Ok(ended?)
+    Ok(())
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {

@@ -149,7 +149,10 @@ pub(crate) async fn start_gateway(config: Config) -> Running {
     let shutdown = Shutdown::new();
     let ended = tokio::spawn({
         let shutdown = shutdown.clone();
-        async move { app.run(shutdown).await.is_ok() }
+        async move {
+            app.run(shutdown).await;
+            true
+        }
     });
     Running { address, shutdown, ended }
 }

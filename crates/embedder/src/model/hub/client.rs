@@ -27,6 +27,9 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// A renamed model is redirected once, a small file once more.
 const MAX_REDIRECTS: usize = 5;
 
+/// The hub's `X-Error-Code` for a revision without the file that is asked for.
+pub(super) const NO_SUCH_FILE: &str = "EntryNotFound";
+
 /// Asks one hub.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -187,35 +190,17 @@ impl Metadata {
 impl Failure {
     /// Whether the model is there, and the file is not.
     pub(super) fn is_no_such_file(&self) -> bool {
-        match self {
-            // Mirrors don't say what is not there. At a commit that was just seen, it's likely the
-            // file: enough to do without it, not to remember it.
-            Self::Status { code: 404, kind, .. } => {
-                kind.as_deref().is_none_or(|kind| kind == "EntryNotFound")
-            }
-            Self::Status { .. }
-            | Self::Unreachable(_)
-            | Self::Malformed(_)
-            | Self::Interrupted { .. }
-            | Self::Checksum
-            | Self::Cache { .. } => false,
-        }
+        let Self::Status { code: 404, kind, .. } = self else { return false };
+        // Mirrors don't say what is not there. It's likely the file: enough to do without it, not
+        // to remember it.
+        kind.as_deref().is_none_or(|kind| kind == NO_SUCH_FILE)
     }
 
     /// Whether the hub itself says that this commit, which never changes, is without the file. A
     /// proxy's or a mirror's 404 may be gone tomorrow.
     pub(super) fn is_final_at(&self, asked: &str) -> bool {
-        match self {
-            Self::Status { kind: Some(kind), commit: Some(commit), .. } => {
-                kind == "EntryNotFound" && commit == asked
-            }
-            Self::Status { .. }
-            | Self::Unreachable(_)
-            | Self::Malformed(_)
-            | Self::Interrupted { .. }
-            | Self::Checksum
-            | Self::Cache { .. } => false,
-        }
+        let Self::Status { kind, commit, .. } = self else { return false };
+        kind.as_deref() == Some(NO_SUCH_FILE) && commit.as_deref() == Some(asked)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::client::Failure;
+use super::client::{Failure, NO_SUCH_FILE};
 use super::{Reference, Settings};
 
 /// Why a model of the hub can't be had.
@@ -96,7 +96,7 @@ impl Error {
             (_, Some("RevisionNotFound")) => Self::NoRevision { id, revision },
             (_, Some("RepoNotFound")) => Self::NoModel { id, endpoint, has_token },
             (_, Some("GatedRepo")) => Self::Gated { id, endpoint },
-            (_, Some("EntryNotFound")) => Self::NoFile { id, revision, file },
+            (_, Some(NO_SUCH_FILE)) => Self::NoFile { id, revision, file },
             (401, _) if !has_token => Self::NoModel { id, endpoint, has_token },
             (401 | 403, _) if has_token => Self::Token { id, endpoint },
             (404, _) => Self::NoFile { id, revision, file },
