@@ -1,18 +1,21 @@
 //! The embedder as a whole: builds its parts, serves, stops in order.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use clipmesh_mesh::{Shutdown, server};
+use clipmesh_mesh::{Shutdown, health, server};
 use clipmesh_proto::embedder::v1 as proto;
 use clipmesh_proto::embedder::v1::embedder_service_server::{EmbedderServiceServer, SERVICE_NAME};
+use futures::future::try_join_all;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::backend::thread::Thread;
-use crate::backend::{self, Description, Options};
-use crate::batcher::{self, Bounds, Driver, Input};
-use crate::canary::Canary;
+use crate::backend::{self, Device, Options};
+use crate::batcher::{self, Bounds, Devices};
+use crate::canary::{Probes, Trained};
 use crate::config::Config;
 use crate::error::Error;
 use crate::model::Model;
@@ -23,6 +26,9 @@ use crate::service::Service;
 /// How long the device may take with its last batch. The drain is over by then.
 const DEVICE_STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// Texts are split in a moment, but not behind a picture that takes a second.
+const TOKENIZE_THREADS: usize = 1;
+
 /// The text that the canary sings.
 const CANARY_TEXT: &str = "a photo of a yellow canary";
 
@@ -32,8 +38,7 @@ pub struct App {
     server: server::Server,
     listener: TcpListener,
     local_addr: SocketAddr,
-    driver: Driver,
-    canary: Canary,
+    devices: Devices,
 }
 
 impl App {
@@ -47,21 +52,18 @@ impl App {
         let started_at = Instant::now();
         let source = config.model.clone();
         let model = Arc::new(blocking(move || Model::open(&source.folder()?)).await?);
-        // Both read the same file, the one to identify the weights, the other to use them.
+        // Both read the same file, the one to identify the weights, the others to use them.
         let identified = {
             let model = Arc::clone(&model);
             blocking(move || Ok::<_, Error>(model.fingerprint()))
         };
-        let (fingerprint, thread) = tokio::try_join!(identified, load(&model, &config))?;
-
+        let (fingerprint, devices) = tokio::try_join!(identified, load(&model, &config))?;
+        let card = card(&config, &model, fingerprint.to_string(), &devices);
         let bounds = Bounds {
-            max_batch: config.batch.max_size,
             max_inputs: config.queue.max_inputs,
             max_bytes: config.queue.max_bytes.as_u64(),
         };
-        let driver = batcher::start(thread, bounds);
-        let canary = warm_up(&driver, &model, &config).await?;
-        let card = card(&config, &model, fingerprint.to_string(), driver.description());
+        let devices = batcher::start(devices, bounds, &config.canary);
         tracing::info!(
             model = card.name,
             fingerprint = card.fingerprint,
@@ -75,8 +77,9 @@ impl App {
         let preprocessing = model.preprocessing.clone();
         let service = Service {
             preprocessor: Arc::new(Preprocessor::new(preprocessing, config.limits.clone())),
-            pool: Pool::new(config.decode_threads)?,
-            batcher: driver.handle(),
+            decoding: Pool::new("decode", config.decode_threads)?,
+            tokenizing: Pool::new("tokenize", TOKENIZE_THREADS)?,
+            batcher: devices.handle(),
             card: Arc::new(card),
             model,
         };
@@ -87,7 +90,7 @@ impl App {
                 .max_encoding_message_size(message_limit),
         );
         server.health().set(SERVICE_NAME, true).await;
-        Ok(Self { server, listener, local_addr, driver, canary })
+        Ok(Self { server, listener, local_addr, devices })
     }
 
     /// Where it listens.
@@ -95,21 +98,22 @@ impl App {
         self.local_addr
     }
 
-    /// Serves until `shutdown`, or until the device has died. Then, in order: reports not ready
-    /// and drains, stops the batcher, joins the model's thread.
+    /// Serves until `shutdown`, or until a device has died. Then, in order: reports not ready and
+    /// drains, stops the batcher, joins the devices' threads.
     ///
     /// # Errors
     /// A network that can't be served, or a dead device: the process must end and be replaced.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let Self { server, listener, local_addr: _, mut driver, canary } = self;
+        let Self { server, listener, local_addr: _, mut devices } = self;
         let health = server.health();
+        let watched = devices.health();
         let stop = Shutdown::new();
         let mut serving = std::pin::pin!(server.serve(listener, stop.clone()));
         let served = tokio::select! {
             served = &mut serving => Some(served),
             () = shutdown.requested() => None,
-            () = driver.died() => None,
-            never = canary.watch(&health, SERVICE_NAME) => match never {},
+            () = devices.died() => None,
+            never = report(watched, &health) => match never {},
         };
         stop.trigger();
         let served = match served {
@@ -117,9 +121,26 @@ impl App {
             None => serving.await,
         };
         // A device that hangs must not keep the process from being replaced.
-        let stopped = tokio::time::timeout(DEVICE_STOP_TIMEOUT, driver.stop()).await;
-        stopped.map_err(|_| Error::DeviceStuck)?.map_err(|_died| Error::DeviceGone)?;
+        let stopped = tokio::time::timeout(DEVICE_STOP_TIMEOUT, devices.stop()).await;
+        let stopped = stopped.map_err(|_| Error::DeviceStuck)?;
+        stopped.map_err(|death| Error::DeviceGone(death.to_string()))?;
         Ok(served?)
+    }
+}
+
+/// Reports the service as healthy while any device can be relied on.
+async fn report(mut devices: watch::Receiver<Vec<bool>>, health: &health::Reporter) -> Infallible {
+    let mut was_well = true;
+    loop {
+        let is_well = devices.borrow_and_update().contains(&true);
+        if is_well != was_well {
+            health.set(SERVICE_NAME, is_well).await;
+            was_well = is_well;
+        }
+        if devices.changed().await.is_err() {
+            // All devices have ended, which is seen elsewhere.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -137,43 +158,50 @@ where
     Ok(result?)
 }
 
-async fn load(model: &Arc<Model>, config: &Config) -> Result<Thread, Error> {
-    let options = Options {
-        device: config.device,
-        dtype: config.dtype,
-        compute_threads: config.compute_threads,
+/// Loads the model onto every device that was asked for, and tries each of them.
+async fn load(model: &Arc<Model>, config: &Config) -> Result<Vec<Trained>, Error> {
+    let choice = config.device;
+    let devices = blocking(move || backend::devices(choice)).await?;
+    let size = model.config.vision.image_size;
+    let probes = Probes {
+        // Grey, for which every pixel is a fine one.
+        picture: vec![128; 3 * size * size],
+        text: Some(model.tokenizer.encode(CANARY_TEXT)?),
     };
-    let model = Arc::clone(model);
-    Ok(Thread::start(move || backend::load(&model, &options)).await?)
+    let devices = devices.into_iter().map(|device| start(model, config, &probes, device));
+    try_join_all(devices).await
 }
 
-async fn warm_up(driver: &Driver, model: &Model, config: &Config) -> Result<Canary, Error> {
-    let size = model.config.vision.image_size;
-    // Grey, for which every pixel is a fine one.
-    let picture = Input::Picture(vec![128; 3 * size * size]);
-    let text = Input::Text(model.tokenizer.encode(CANARY_TEXT)?);
-    let canary = Canary::warm_up(driver.handle(), picture, text, config.canary.clone());
-    canary.await.map_err(Error::WarmUp)
+async fn start(
+    model: &Arc<Model>,
+    config: &Config,
+    probes: &Probes,
+    device: Device,
+) -> Result<Trained, Error> {
+    let max_batch = config.batch.max_size;
+    let Config { dtype, compute_threads, .. } = *config;
+    let options = Options { device, dtype, compute_threads, max_batch };
+    let model = Arc::clone(model);
+    let thread = Thread::start(move || backend::load(&model, &options)).await?;
+    Trained::warm_up(thread, probes, max_batch).await.map_err(Error::WarmUp)
 }
 
 /// What `GetModel` answers.
-fn card(
-    config: &Config,
-    model: &Model,
-    fingerprint: String,
-    description: &Description,
-) -> proto::Model {
+fn card(config: &Config, model: &Model, fingerprint: String, devices: &[Trained]) -> proto::Model {
     // Sizes of a model that was read fit: see the bounds of its readers.
     let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     let limits = &config.limits;
+    let names: Vec<_> = devices.iter().map(|device| device.description().device.as_str()).collect();
+    let dtype = devices.first().map_or("", |device| device.description().dtype.as_str());
+    let max_batch = devices.iter().map(|device| device.sizes.max()).min().unwrap_or(1);
     proto::Model {
         name: config.model_name(),
         fingerprint,
         dimension: number(model.config.dimension),
         modalities: [proto::Modality::Image, proto::Modality::Text].map(i32::from).to_vec(),
-        device: description.device.clone(),
-        dtype: description.dtype.as_str().to_owned(),
-        max_batch_size: number(config.batch.max_size),
+        device: names.join(","),
+        dtype: dtype.to_owned(),
+        max_batch_size: number(max_batch),
         context_length: number(model.config.text.context_length),
         image_size: number(model.config.vision.image_size),
         limits: Some(proto::Limits {

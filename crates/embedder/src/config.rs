@@ -26,10 +26,13 @@ pub struct Config {
     pub model: Source,
     /// What to call the model in answers. Default: the folder's name, `org/name`, or `tiny`.
     pub model_name: Option<String>,
-    /// `auto` (CUDA if it works, else the CPU), `cpu`, `cuda` or `cuda:N`. Choose `cuda` where a
-    /// server without its device should fail rather than be slow. Default: `auto`.
+    /// `auto` (every CUDA device if CUDA works, else the CPU), `cpu`, `cuda` (every device that the
+    /// process can see) or `cuda:N` (one of them). Choose `cuda` where a server without its device
+    /// should fail rather than be slow. Default: `auto`.
     pub device: DeviceChoice,
-    /// `auto` (`f16` on CUDA, `f32` on the CPU), `f32`, `f16` or `bf16`. Default: `auto`.
+    /// `auto` (on CUDA whichever of `f16` and `bf16` comes closer to `f32` with this model; `f32` on
+    /// the CPU), `f32`, `f16` (CUDA only) or `bf16` (CUDA, and CPUs with instructions for it). A
+    /// half whose vectors have a cosine below 0.999 to those in `f32` is refused. Default: `auto`.
     pub dtype: DtypeChoice,
     /// Threads of the forward pass on a CPU; 0 takes one for each half a billion multiplications of
     /// a picture, at most one per core: one for a tiny model, up to eight for a ViT-B/32. Choose
@@ -62,10 +65,12 @@ pub struct BatchConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueueConfig {
-    /// Most inputs. Choose what the device does in the longest time that a caller should wait;
-    /// whoever comes later is told to come back. Default: 1024.
+    /// Most inputs, of which bulk work may take three quarters. Choose what the device does in the
+    /// longest time that a caller should wait; whoever comes later is told to come back. Default:
+    /// 1024.
     pub max_inputs: usize,
-    /// Most bytes of files and prepared pictures. Default: 512 MiB.
+    /// Most bytes of files and prepared pictures, of which bulk work may take three quarters.
+    /// Default: 512 MiB.
     pub max_bytes: ByteSize,
 }
 
@@ -92,9 +97,14 @@ pub struct CanaryConfig {
     /// Default: 10 s.
     #[serde(with = "humantime_serde")]
     pub interval: Duration,
-    /// How long that may take before the device counts as stuck. Default: 30 s.
+    /// How long that, or any batch, may take before the device counts as stuck and the service as
+    /// not serving. Choose several times what the largest batch takes. Default: 30 s.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
+    /// How long a batch may take before the device is given up and the process ends, so that it
+    /// can be replaced. Default: 2 min.
+    #[serde(with = "humantime_serde")]
+    pub give_up_after: Duration,
 }
 
 // === impl Config ===
@@ -123,12 +133,17 @@ impl Validate for Config {
         check(!self.canary.interval.is_zero(), "`canary.interval` must be longer than zero");
         check(!self.canary.timeout.is_zero(), "`canary.timeout` must be longer than zero");
         check(
-            self.queue.max_inputs >= limits.max_inputs.max(self.batch.max_size),
-            "`queue.max_inputs` must be at least `limits.max_inputs` and `batch.max_size`",
+            self.canary.give_up_after > self.canary.timeout,
+            "`canary.give_up_after` must be longer than `canary.timeout`",
+        );
+        // A quarter of the queue is closed to bulk work.
+        check(
+            self.queue.max_inputs / 4 * 3 >= limits.max_inputs.max(self.batch.max_size),
+            "`queue.max_inputs` must be at least 4/3 of `limits.max_inputs` and `batch.max_size`",
         );
         check(
-            self.queue.max_bytes >= self.server.max_message_bytes,
-            "`queue.max_bytes` must be at least `server.max_message_bytes`",
+            self.queue.max_bytes.as_u64() / 4 * 3 >= self.server.max_message_bytes.as_u64(),
+            "`queue.max_bytes` must be at least 4/3 of `server.max_message_bytes`",
         );
         check(
             limits.max_image_bytes + MESSAGE_OVERHEAD <= self.server.max_message_bytes,
@@ -183,7 +198,11 @@ impl Default for Limits {
 
 impl Default for CanaryConfig {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(10), timeout: Duration::from_secs(30) }
+        Self {
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(30),
+            give_up_after: Duration::from_secs(120),
+        }
     }
 }
 
@@ -236,7 +255,7 @@ mod tests {
         ])
         .expect("valid settings");
         assert_eq!(config.listen, SocketAddr::from(([0, 0, 0, 0], 9000)), "address");
-        assert_eq!(config.device, DeviceChoice::Cuda { index: 1 }, "device");
+        assert_eq!(config.device, DeviceChoice::CudaDevice { index: 1 }, "device");
         assert_eq!(config.batch.max_size, 8, "number");
         assert_eq!(config.limits.max_image_bytes, ByteSize::mib(1), "size");
         assert_eq!(config.canary.interval, Duration::from_millis(250), "duration");

@@ -18,16 +18,14 @@ pub enum Error {
     Model(#[from] model::Error),
     #[error(transparent)]
     Backend(#[from] backend::Error),
-    #[error("start the threads that decode")]
-    Threads(#[from] rayon::ThreadPoolBuildError),
     #[error("the model does not answer a first picture and text: {0}")]
     WarmUp(CallError),
     #[error(transparent)]
     Server(#[from] clipmesh_mesh::Error),
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    #[error("the thread that runs the model has died")]
-    DeviceGone,
+    #[error("{0}")]
+    DeviceGone(String),
     #[error("the device did not finish its last batch in time")]
     DeviceStuck,
 }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-/// Inputs that wait for the device.
+use crate::lane::Lane;
+
+/// Inputs that wait for the device, by lane.
 const QUEUE_DEPTH: &str = "clipmesh_embedder_queue_inputs";
-/// How long they waited.
+/// How long they waited, by lane.
 const QUEUE_WAIT: &str = "clipmesh_embedder_queue_wait_seconds";
 /// Inputs that were dropped before they cost compute, by reason.
 const DROPPED: &str = "clipmesh_embedder_dropped_total";
@@ -18,6 +20,10 @@ const COMPUTE: &str = "clipmesh_embedder_compute_seconds";
 const PREPROCESS: &str = "clipmesh_embedder_preprocess_seconds";
 /// Inputs that could not be taken, by the reason that their caller was told.
 const FAULTS: &str = "clipmesh_embedder_faults_total";
+/// Memory of a CUDA device that is taken, by this process or another, by device.
+const DEVICE_MEMORY: &str = "clipmesh_embedder_device_memory_bytes";
+/// Forward passes that failed, by how.
+const FAILED_PASSES: &str = "clipmesh_embedder_failed_passes_total";
 /// Canaries that did not sing, by what was wrong.
 const CANARY_FAILURES: &str = "clipmesh_embedder_canary_failures_total";
 
@@ -35,12 +41,20 @@ pub(crate) enum Kind {
     Text,
 }
 
-pub(crate) fn queue_depth(inputs: usize) {
-    metrics::gauge!(QUEUE_DEPTH).set(inputs as f64);
+pub(crate) fn queue_depth(lane: Lane, inputs: usize) {
+    metrics::gauge!(QUEUE_DEPTH, "lane" => lane.as_str()).set(inputs as f64);
 }
 
-pub(crate) fn waited(wait: Duration) {
-    metrics::histogram!(QUEUE_WAIT).record(wait);
+pub(crate) fn waited(lane: Lane, wait: Duration) {
+    metrics::histogram!(QUEUE_WAIT, "lane" => lane.as_str()).record(wait);
+}
+
+pub(crate) fn device_memory(index: usize, bytes: usize) {
+    metrics::gauge!(DEVICE_MEMORY, "device" => format!("cuda:{index}")).set(bytes as f64);
+}
+
+pub(crate) fn pass_failed(fault: &'static str) {
+    metrics::counter!(FAILED_PASSES, "fault" => fault).increment(1);
 }
 
 pub(crate) fn dropped(reason: Drop, count: usize) {

@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use crate::batcher::{Answer, Handle, Input, Permit};
 use crate::error::CallError;
+use crate::lane::Lane;
 use crate::metrics;
 use crate::model::Model;
 use crate::preprocess::pool::{Pool, Timed};
@@ -26,7 +27,10 @@ use crate::preprocess::{Fault, Info, Preprocessor};
 pub(crate) struct Service {
     pub(crate) model: Arc<Model>,
     pub(crate) preprocessor: Arc<Preprocessor>,
-    pub(crate) pool: Pool,
+    /// Decodes pictures.
+    pub(crate) decoding: Pool,
+    /// Splits texts.
+    pub(crate) tokenizing: Pool,
     pub(crate) batcher: Handle,
     /// What `GetModel` answers; its limits hold for calls.
     pub(crate) card: Arc<proto::Model>,
@@ -60,7 +64,7 @@ impl EmbedderService for Service {
         self.check_count(inputs.len())?;
         let checked: Vec<_> = inputs.into_iter().map(|input| self.check(input)).collect();
         let weights: Vec<u64> = checked.iter().flatten().map(|input| self.weigh(input)).collect();
-        let mut permits = self.batcher.admit(&weights)?.into_iter();
+        let mut permits = self.batcher.admit(Lane::Interactive, &weights)?.into_iter();
         let results = checked.into_iter().enumerate().map(|(index, checked)| {
             let permit = checked.is_ok().then(|| permits.next()).flatten();
             self.result(index, checked, permit, deadline)
@@ -158,8 +162,8 @@ impl Service {
         let preprocessor = Arc::clone(&self.preprocessor);
         // The permit goes along: a caller that leaves gives back no room that its bytes still take.
         let task = move || preprocessor.picture(&bytes).map(|picture| (picture, permit));
-        let picture = match self.pool.run(task).await {
-            Ok(Timed { value, elapsed }) => {
+        let picture = match self.decoding.run(Lane::Interactive, task).await {
+            Ok(Timed { value, elapsed, .. }) => {
                 metrics::preprocessed(metrics::Kind::Image, elapsed);
                 value.map(|(picture, permit)| (picture, permit, elapsed))
             }
@@ -180,7 +184,8 @@ impl Service {
     async fn prepare_text(&self, text: String, permit: Permit) -> Result<Prepared, CallError> {
         let model = Arc::clone(&self.model);
         let task = move || (model.tokenizer.encode(&text), permit);
-        let Timed { value: (tokens, permit), elapsed } = self.pool.run(task).await?;
+        let ran = self.tokenizing.run(Lane::Interactive, task).await?;
+        let Timed { value: (tokens, permit), elapsed, .. } = ran;
         metrics::preprocessed(metrics::Kind::Text, elapsed);
         let tokens = tokens.map_err(|error| CallError::Tokens { message: error.to_string() })?;
         Ok(Prepared { input: Input::Text(tokens), info: None, elapsed, permit })

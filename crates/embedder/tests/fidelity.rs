@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clipmesh_embedder::Limits;
-use clipmesh_embedder::backend::{self, Backend, Batch, DeviceChoice, DtypeChoice, Options};
+use clipmesh_embedder::backend::{self, Backend, Batch, Device, DtypeChoice, Options};
 use clipmesh_embedder::model::{Model, Tokens};
 use clipmesh_embedder::preprocess::{Picture, Preprocessor};
 use safetensors::SafeTensors;
@@ -58,8 +58,12 @@ impl Golden {
         self.index["models"].as_array().expect("a list").iter().map(|golden| {
             let model = Model::open(&folder().join(text(&golden["folder"]))).expect("a model");
             let model = Arc::new(model);
-            let options =
-                Options { device: DeviceChoice::Cpu, dtype: DtypeChoice::F32, compute_threads: 1 };
+            let options = Options {
+                device: Device::Cpu,
+                dtype: DtypeChoice::F32,
+                compute_threads: 1,
+                max_batch: 8,
+            };
             let backend = backend::load(&model, &options).expect("libtorch takes it");
             let preprocessor = Preprocessor::new(model.preprocessing.clone(), Limits::default());
             Subject { golden: golden.clone(), model, backend, preprocessor }

@@ -4,16 +4,25 @@
 //! normalised on the device. Every call into libtorch is a fallible one: its errors become ours,
 //! never panics. No gradient is ever kept.
 
+mod cuda;
 mod device;
 mod layers;
+mod precision;
+mod staging;
 mod text;
 mod vision;
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use self::layers::Loader;
-use super::{Backend, Batch, Description, DtypeChoice, Error, Options, Output};
-use crate::model::{Dtype, Model};
+use super::sizes::Sizes;
+use super::{
+    Backend, Batch, Description, Device, DeviceChoice, Error, Options, Output, Place, Staged,
+};
+use crate::metrics;
+use crate::model::{Dtype, Model, Tokens};
+
+pub(super) use self::staging::Pictures;
 
 /// Multiplications for one picture that are worth a thread. Threads wait for each other after each
 /// matrix. With less to do than this they gain little, and lose much where another program has one
@@ -23,22 +32,103 @@ const WORK_PER_THREAD: u64 = 500_000_000;
 /// A loaded model.
 #[derive(Debug)]
 pub(super) struct Torch {
+    towers: Towers,
+    device: Device,
+    padding: Option<Sizes>,
+    max_batch: usize,
+}
+
+/// A model's towers on one device, in one type.
+#[derive(Debug)]
+struct Towers {
     vision: vision::Tower,
     text: text::Tower,
-    device: Device,
+    /// Edge of a picture in pixels.
+    edge: usize,
+    device: tch::Device,
     dtype: Dtype,
+}
+
+/// The devices that were asked for. Must come before any other call into libtorch.
+pub(super) fn devices(choice: DeviceChoice) -> Result<Vec<Device>, Error> {
+    device::choose(choice)
 }
 
 impl Torch {
     pub(super) fn load(model: &Model, options: &Options) -> Result<Self, Error> {
-        let device = device::choose(options.device)?;
-        let dtype = dtype(options.dtype, device)?;
         let threads = match options.compute_threads {
             0 => worthwhile_threads(model.config.vision.multiplications(), tch::get_num_threads()),
             threads => i32::try_from(threads).unwrap_or(i32::MAX),
         };
         // The setting is the calling thread's alone, which is the one that will compute.
         tch::set_num_threads(threads);
+        let device = options.device;
+        let towers = precision::choose(model, device, options.dtype)?;
+        let dtype = towers.dtype.as_str();
+        tracing::info!(%device, dtype, threads, "model loaded");
+        // A CPU takes any shape as it comes, and padding would be work like any other.
+        let padding = towers.device.is_cuda().then(|| Sizes::up_to(options.max_batch));
+        Ok(Self { towers, device, padding, max_batch: options.max_batch })
+    }
+
+    /// Texts, padded with the last of them.
+    fn padded(&self, texts: &[Tokens]) -> Vec<Tokens> {
+        let size = self.padding.as_ref().map_or(texts.len(), |sizes| sizes.padded(texts.len()));
+        let padding = texts.last().into_iter().cycle();
+        texts.iter().chain(padding).take(size).cloned().collect()
+    }
+}
+
+impl Backend for Torch {
+    fn compute(&mut self, staged: Staged) -> Result<Output, Error> {
+        let rows = match &staged.0 {
+            Place::Pictures(pictures) => {
+                let vectors = self.towers.see(&pictures.levels()?)?;
+                rows(&vectors, pictures.count())
+            }
+            Place::Batch(batch) => match &**batch {
+                Batch::Pictures(pictures) => {
+                    let vectors = self.towers.see(&self.towers.levels(pictures)?)?;
+                    rows(&vectors, pictures.len() as i64)
+                }
+                Batch::Texts(texts) => {
+                    rows(&self.towers.read(&self.padded(texts))?, texts.len() as i64)
+                }
+            },
+        };
+        if let Device::Cuda { index } = self.device
+            && let Some(memory) = cuda::Memory::now()
+        {
+            metrics::device_memory(index, memory.total - memory.free);
+        }
+        rows.map_err(|fault| error(&fault))
+    }
+
+    fn description(&self) -> Description {
+        // On a CPU, bringing pictures to where they are read takes a thousandth of computing them.
+        // What is brought ahead of time can't be overtaken any more.
+        let depth = if self.towers.device.is_cuda() { 2 } else { 1 };
+        Description {
+            device: self.device.to_string(),
+            dtype: self.towers.dtype,
+            padding: self.padding.clone(),
+            depth,
+        }
+    }
+
+    fn stager(&mut self) -> Result<Box<dyn super::Stager>, Error> {
+        let sizes = [self.max_batch, self.towers.edge, self.description().depth];
+        let stager = staging::Stager::new(self.towers.device, sizes, self.padding.clone())?;
+        Ok(Box::new(stager))
+    }
+}
+
+impl Towers {
+    fn load(model: &Model, device: Device, dtype: Dtype) -> Result<Self, Error> {
+        let device = match device {
+            Device::Cpu => tch::Device::Cpu,
+            Device::Cuda { index } => tch::Device::Cuda(index),
+        };
         let loader = Loader::new(&model.weights, device, kind(dtype));
         let (vision, text) = tch::no_grad(|| {
             let vision =
@@ -46,25 +136,25 @@ impl Torch {
             Ok((vision, text::Tower::load(&loader, &model.config.text, &model.tokenizer)?))
         })
         .map_err(|error: TchError| Error::Load(first_line(&error)))?;
-        tracing::info!(device = name(device), dtype = dtype.as_str(), threads, "model loaded");
-        Ok(Self { vision, text, device, dtype })
-    }
-}
-
-impl Backend for Torch {
-    fn embed(&mut self, batch: &Batch) -> Result<Output, Error> {
-        let rows = tch::no_grad(|| {
-            let vectors = match batch {
-                Batch::Pictures(pictures) => self.vision.forward(pictures)?,
-                Batch::Texts(texts) => self.text.forward(texts)?,
-            };
-            rows(&normalised(&vectors)?)
-        });
-        rows.map_err(|error| Error::Compute(first_line(&error)))
+        Ok(Self { vision, text, edge: model.config.vision.image_size, device, dtype })
     }
 
-    fn description(&self) -> Description {
-        Description { device: name(self.device), dtype: self.dtype }
+    /// From levels of [picture, row, column, channel] on the device to vectors of length 1.
+    fn see(&self, levels: &Tensor) -> Result<Tensor, Error> {
+        tch::no_grad(|| normalised(&self.vision.forward(levels)?)).map_err(|fault| error(&fault))
+    }
+
+    /// From texts to vectors of length 1.
+    fn read(&self, texts: &[Tokens]) -> Result<Tensor, Error> {
+        tch::no_grad(|| normalised(&self.text.forward(texts)?)).map_err(|fault| error(&fault))
+    }
+
+    /// Brings pictures to the device.
+    fn levels(&self, pictures: &[Vec<u8>]) -> Result<Tensor, Error> {
+        let (count, edge) = (pictures.len() as i64, self.edge as i64);
+        Tensor::f_from_data_size(&pictures.concat(), &[count, edge, edge, 3], Kind::Uint8)
+            .and_then(|levels| levels.f_to_device(self.device))
+            .map_err(|fault| error(&fault))
     }
 }
 
@@ -80,25 +170,12 @@ fn normalised(vectors: &Tensor) -> Result<Tensor, TchError> {
     vectors.f_div(&lengths)
 }
 
-/// Brings a matrix to the host, row by row.
-fn rows(matrix: &Tensor) -> Result<Output, TchError> {
+/// Brings the first rows of a matrix to the host.
+fn rows(matrix: &Tensor, count: i64) -> Result<Output, TchError> {
     let (_, width) = matrix.size2()?;
-    let values =
-        Vec::<f32>::try_from(&matrix.f_to_device(Device::Cpu)?.f_contiguous()?.f_flatten(0, -1)?)?;
+    let matrix = matrix.f_narrow(0, 0, count)?.f_to_device(tch::Device::Cpu)?;
+    let values = Vec::<f32>::try_from(&matrix.f_contiguous()?.f_flatten(0, -1)?)?;
     Ok(values.chunks(width as usize).map(<[f32]>::to_vec).collect())
-}
-
-fn dtype(choice: DtypeChoice, device: Device) -> Result<Dtype, Error> {
-    let dtype = match choice {
-        DtypeChoice::Auto if device.is_cuda() => Dtype::F16,
-        DtypeChoice::Auto | DtypeChoice::F32 => Dtype::F32,
-        DtypeChoice::F16 => Dtype::F16,
-        DtypeChoice::Bf16 => Dtype::Bf16,
-    };
-    if dtype != Dtype::F32 && !device.is_cuda() {
-        return Err(Error::HalfOnCpu(dtype));
-    }
-    Ok(dtype)
 }
 
 fn kind(dtype: Dtype) -> Kind {
@@ -109,13 +186,19 @@ fn kind(dtype: Dtype) -> Kind {
     }
 }
 
-fn name(device: Device) -> String {
-    match device {
-        Device::Cpu => "cpu".to_owned(),
-        Device::Cuda(index) => format!("cuda:{index}"),
-        Device::Mps => "mps".to_owned(),
-        Device::Vulkan => "vulkan".to_owned(),
+/// What a fault of libtorch means for the passes to come. Its messages are all that it tells.
+fn error(fault: &TchError) -> Error {
+    classify(first_line(fault))
+}
+
+fn classify(message: String) -> Error {
+    const OUT_OF_MEMORY: [&str; 4] =
+        ["out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED"];
+    if OUT_OF_MEMORY.iter().any(|part| message.contains(part)) {
+        return Error::OutOfMemory;
     }
+    // After an error in a kernel, every later call of the process returns the same.
+    if message.contains("CUDA error") { Error::Lost(message) } else { Error::Compute(message) }
 }
 
 /// What libtorch says first; the rest is its stack.
@@ -125,7 +208,7 @@ fn first_line(error: &TchError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::worthwhile_threads;
+    use super::*;
 
     #[test]
     fn a_small_model_gets_one_thread_and_a_large_one_all() {
@@ -133,5 +216,34 @@ mod tests {
         assert_eq!(worthwhile_threads(4_246_732_800, 16), 8, "ViT-B/32");
         assert_eq!(worthwhile_threads(80_000_000_000, 16), 16, "ViT-L/14: no more than there are");
         assert_eq!(worthwhile_threads(u64::MAX, 0), 1, "a count of cores that is none");
+    }
+
+    #[test]
+    fn faults_are_told_apart_by_what_libtorch_says() {
+        let is = |message: &str| classify(message.to_owned());
+        for memory in [
+            "CUDA out of memory. Tried to allocate 2.00 GiB",
+            "CUDA error: out of memory",
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory",
+        ] {
+            assert!(matches!(is(memory), Error::OutOfMemory), "{memory}");
+        }
+        for lost in [
+            "CUDA error: an illegal memory access was encountered",
+            "CUDA error: device-side assert",
+        ] {
+            assert!(matches!(is(lost), Error::Lost(_)), "{lost}");
+        }
+        let other = "The size of tensor a (3) must match the size of tensor b (4)";
+        assert!(matches!(is(other), Error::Compute(_)), "{other}");
+    }
+
+    #[test]
+    fn a_fault_of_libtorch_itself_is_recognised() {
+        // An exbibyte, which no machine has.
+        let huge = Tensor::f_zeros([1 << 58], (Kind::Float, tch::Device::Cpu));
+        let fault = huge.expect_err("there is no such memory");
+        assert!(matches!(error(&fault), Error::OutOfMemory), "{}", first_line(&fault));
     }
 }

@@ -1,11 +1,11 @@
-//! Finds the device to compute on.
+//! Finds the devices to compute on.
 
 use std::error::Error as _;
 
 use libloading::Library;
-use tch::{Cuda, Device, Kind, Tensor};
+use tch::{Cuda, Kind, Tensor};
 
-use crate::backend::{DeviceChoice, Error};
+use crate::backend::{Device, DeviceChoice, Error};
 
 /// libtorch's part for CUDA. A program of ours uses no symbol of it, so that the linker leaves it
 /// out and one binary runs on hosts with and without CUDA. Loading it makes CUDA known to
@@ -13,32 +13,58 @@ use crate::backend::{DeviceChoice, Error};
 const CUDA_LIBRARY: &str = "libtorch_cuda.so";
 
 /// Decides where to compute, and says why. Must come before any other call into libtorch.
-pub(super) fn choose(choice: DeviceChoice) -> Result<Device, Error> {
-    let index = match choice {
+pub(super) fn choose(choice: DeviceChoice) -> Result<Vec<Device>, Error> {
+    let found = match choice {
         DeviceChoice::Cpu => {
             tracing::info!(device = "cpu", reason = "it was asked for", "device chosen");
-            return Ok(Device::Cpu);
+            return Ok(vec![Device::Cpu]);
         }
-        DeviceChoice::Auto => 0,
-        DeviceChoice::Cuda { index } => index,
+        DeviceChoice::Auto | DeviceChoice::Cuda => all(),
+        DeviceChoice::CudaDevice { index } => one(index),
     };
-    match (cuda(index), choice) {
-        (Ok(()), _) => {
-            tracing::info!(device = "cuda", index, reason = "CUDA works", "device chosen");
-            Ok(Device::Cuda(index))
+    match (found, choice) {
+        (Ok(devices), _) => {
+            for device in &devices {
+                tracing::info!(%device, reason = "CUDA works", "device chosen");
+            }
+            Ok(devices)
         }
         (Err(reason), DeviceChoice::Auto) => {
             tracing::info!(device = "cpu", reason, "device chosen");
-            Ok(Device::Cpu)
+            Ok(vec![Device::Cpu])
         }
-        (Err(reason), DeviceChoice::Cpu | DeviceChoice::Cuda { .. }) => {
+        (Err(reason), DeviceChoice::Cpu | DeviceChoice::Cuda | DeviceChoice::CudaDevice { .. }) => {
             Err(Error::NoCuda { reason })
         }
     }
 }
 
-/// Makes CUDA known and checks that there is a device of this index.
-fn cuda(index: usize) -> Result<(), String> {
+/// Every device that computes. One that does not is no reason to do without the others.
+fn all() -> Result<Vec<Device>, String> {
+    let mut devices = Vec::new();
+    let mut reason = String::new();
+    for index in 0..count()? {
+        match probe(index) {
+            Ok(device) => devices.push(device),
+            Err(fault) => {
+                tracing::warn!(index, fault, "a CUDA device is left out");
+                reason = fault;
+            }
+        }
+    }
+    if devices.is_empty() { Err(reason) } else { Ok(devices) }
+}
+
+fn one(index: usize) -> Result<Vec<Device>, String> {
+    let count = count()?;
+    if index >= count {
+        return Err(format!("there is no device {index}, only {count} in all"));
+    }
+    Ok(vec![probe(index)?])
+}
+
+/// Makes CUDA known and counts its devices, of which there is at least one.
+fn count() -> Result<usize, String> {
     load_library().map_err(|error| {
         // What the loader said stands behind what was tried.
         let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
@@ -47,17 +73,18 @@ fn cuda(index: usize) -> Result<(), String> {
     if !Cuda::is_available() {
         return Err("no CUDA device or driver was found".to_owned());
     }
-    let count = usize::try_from(Cuda::device_count()).unwrap_or(0);
-    if index >= count {
-        return Err(format!("there is no device {index}, only {count} in all"));
-    }
-    // A device may be there and yet too old for this libtorch's kernels, or full.
+    Ok(usize::try_from(Cuda::device_count()).unwrap_or(0))
+}
+
+/// A device may be there and yet too old for this libtorch's kernels, or full.
+fn probe(index: usize) -> Result<Device, String> {
     let computes = || {
-        let one = Tensor::f_ones([1], (Kind::Half, Device::Cuda(index)))?;
-        one.f_add_scalar(1.0)?.f_to_device(Device::Cpu)
+        let one = Tensor::f_ones([1], (Kind::Half, tch::Device::Cuda(index)))?;
+        one.f_add_scalar(1.0)?.f_to_device(tch::Device::Cpu)
     };
     let computes: Result<_, tch::TchError> = computes();
-    computes.map(|_| ()).map_err(|error| format!("device {index} can't compute: {error}"))
+    let fault = |error| format!("device {index} can't compute: {error}");
+    computes.map(|_| Device::Cuda { index }).map_err(fault)
 }
 
 #[expect(unsafe_code, reason = "a library can be loaded at run time in no other way")]

@@ -1,6 +1,6 @@
 //! The tower that looks at pictures: a vision transformer over square patches.
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::layers::{Encoder, LayerNorm, Linear, Loader};
 use crate::model::{Config, Normalisation};
@@ -13,7 +13,6 @@ pub(super) struct Tower {
     offset: Tensor,
     patches: Tensor,
     patch_size: i64,
-    image_size: i64,
     /// The state that a picture's vector is taken from, in front of those of its patches.
     class: Tensor,
     positions: Tensor,
@@ -21,7 +20,6 @@ pub(super) struct Tower {
     encoder: Encoder,
     output_norm: LayerNorm,
     projection: Linear,
-    device: Device,
     kind: Kind,
 }
 
@@ -42,21 +40,19 @@ impl Tower {
             offset: per_channel(normalisation.offset)?,
             patches: loader.tensor(&format!("{embeddings}.patch_embedding.weight"))?,
             patch_size: vision.patch_size as i64,
-            image_size: vision.image_size as i64,
             class: loader.tensor(&format!("{embeddings}.class_embedding"))?,
             positions: loader.tensor(&format!("{embeddings}.position_embedding.weight"))?,
             input_norm: loader.norm("vision_model.pre_layrnorm", tower)?,
             encoder: loader.encoder("vision_model", tower, false)?,
             output_norm: loader.norm("vision_model.post_layernorm", tower)?,
             projection: loader.projection("visual_projection")?,
-            device: loader.device,
             kind: loader.kind,
         })
     }
 
-    /// From pictures of [row, column, channel] to [batch, dimension].
-    pub(super) fn forward(&self, pictures: &[Vec<u8>]) -> Result<Tensor, TchError> {
-        let patches = self.normalise(pictures)?.f_conv2d(
+    /// From levels of [picture, row, column, channel] to [batch, dimension].
+    pub(super) fn forward(&self, levels: &Tensor) -> Result<Tensor, TchError> {
+        let patches = self.normalise(levels)?.f_conv2d(
             &self.patches,
             None::<Tensor>,
             [self.patch_size; 2],
@@ -73,14 +69,9 @@ impl Tower {
         self.projection.forward(&class)
     }
 
-    /// Bytes travel to the device and become numbers there.
-    fn normalise(&self, pictures: &[Vec<u8>]) -> Result<Tensor, TchError> {
-        let size = self.image_size;
-        let bytes = pictures.concat();
-        let levels =
-            Tensor::f_from_data_size(&bytes, &[pictures.len() as i64, size, size, 3], Kind::Uint8)?;
-        let levels =
-            levels.f_to_device(self.device)?.f_permute([0, 3, 1, 2])?.f_to_kind(Kind::Float)?;
+    /// Bytes become numbers on the device.
+    fn normalise(&self, levels: &Tensor) -> Result<Tensor, TchError> {
+        let levels = levels.f_permute([0, 3, 1, 2])?.f_to_kind(Kind::Float)?;
         levels.f_mul(&self.scale)?.f_add(&self.offset)?.f_to_kind(self.kind)?.f_contiguous()
     }
 }
