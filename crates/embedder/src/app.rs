@@ -178,7 +178,7 @@ async fn start(
     probes: &Probes,
     device: Device,
 ) -> Result<Trained, Error> {
-    let max_batch = config.batch.max_size;
+    let max_batch = config.batch.max_size_on(device);
     let Config { dtype, compute_threads, .. } = *config;
     let options = Options { device, dtype, compute_threads, max_batch };
     let model = Arc::clone(model);

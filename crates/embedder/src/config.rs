@@ -8,11 +8,16 @@ use clipmesh_mesh::server;
 use clipmesh_mesh::settings::Validate;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{DeviceChoice, DtypeChoice};
+use crate::backend::{Device, DeviceChoice, DtypeChoice};
 use crate::model::Source;
 
 /// Room in a message for what stands around an image.
 const MESSAGE_OVERHEAD: ByteSize = ByteSize::kib(4);
+
+/// See [`BatchConfig::max_size`]. A picture in a batch of 4 takes a CPU two thirds of what it takes
+/// alone, and no less in larger ones (ViT-B/32).
+const MAX_SIZE_ON_CPU: usize = 8;
+const MAX_SIZE_ON_CUDA: usize = 64;
 
 /// Settings of an embedder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,11 +58,12 @@ pub struct Config {
 }
 
 /// How inputs share a forward pass.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {
     /// Most inputs in one forward pass. More make better use of a device and delay whoever waits
-    /// behind them. On a CPU little is gained above 8; on CUDA choose 64 to 256. Default: 32.
+    /// behind them. 0 takes 8 on a CPU, above which nothing is gained there, and 64 on CUDA, where
+    /// up to 256 may pay. Less is taken if the device's memory is too small. Default: 0.
     pub max_size: usize,
 }
 
@@ -125,7 +131,6 @@ impl Validate for Config {
             }
         };
         let limits = &self.limits;
-        check(self.batch.max_size > 0, "`batch.max_size` must be at least 1");
         check(limits.max_inputs > 0, "`limits.max_inputs` must be at least 1");
         check(limits.max_image_bytes.as_u64() > 0, "`limits.max_image_bytes` must be at least 1");
         check(limits.max_image_pixels > 0, "`limits.max_image_pixels` must be at least 1");
@@ -138,7 +143,8 @@ impl Validate for Config {
         );
         // A quarter of the queue is closed to bulk work.
         check(
-            self.queue.max_inputs / 4 * 3 >= limits.max_inputs.max(self.batch.max_size),
+            self.queue.max_inputs / 4 * 3
+                >= limits.max_inputs.max(self.batch.max_size_on(Device::Cuda { index: 0 })),
             "`queue.max_inputs` must be at least 4/3 of `limits.max_inputs` and `batch.max_size`",
         );
         check(
@@ -173,9 +179,16 @@ impl Default for Config {
     }
 }
 
-impl Default for BatchConfig {
-    fn default() -> Self {
-        Self { max_size: 32 }
+// === impl BatchConfig ===
+
+impl BatchConfig {
+    /// Most inputs in one forward pass on a device; at least 1.
+    pub(crate) fn max_size_on(&self, device: Device) -> usize {
+        match (self.max_size, device) {
+            (0, Device::Cpu) => MAX_SIZE_ON_CPU,
+            (0, Device::Cuda { .. }) => MAX_SIZE_ON_CUDA,
+            (size, _) => size,
+        }
     }
 }
 
@@ -264,7 +277,7 @@ mod tests {
     #[test]
     fn tells_every_fault_at_once() {
         let Err(Error::Invalid(faults)) = from_env(&[
-            ("CLIPMESH__BATCH__MAX_SIZE", "0"),
+            ("CLIPMESH__CANARY__GIVE_UP_AFTER", "10s"),
             ("CLIPMESH__QUEUE__MAX_INPUTS", "10"),
             ("CLIPMESH__QUEUE__MAX_BYTES", "1 MiB"),
             ("CLIPMESH__LIMITS__MAX_IMAGE_BYTES", "32 MiB"),
@@ -272,7 +285,7 @@ mod tests {
             panic!("four faults are refused");
         };
         for key in [
-            "`batch.max_size`",
+            "`canary.give_up_after`",
             "`queue.max_inputs`",
             "`queue.max_bytes`",
             "`limits.max_image_bytes`",

@@ -133,3 +133,57 @@ fn cpu_has_bf16() -> bool {
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     return false;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::random::{self, Architecture};
+
+    fn model() -> (tempfile::TempDir, Model) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = Architecture::Tiny.config();
+        random::write(folder.path(), &config, 1, Dtype::F32).expect("a random model");
+        let model = Model::open(folder.path()).expect("what is written can be read");
+        (folder, model)
+    }
+
+    #[test]
+    fn the_half_that_comes_closest_is_chosen() {
+        let (_folder, model) = model();
+        let load = |dtype| Towers::load(&model, Device::Cpu, dtype);
+        let exact = load(Dtype::F32).expect("it loads");
+        let probes = Probes::of(&model).expect("a text model");
+        let best = best(&exact, &probes, &[Dtype::Bf16, Dtype::F16], load).expect("both compute");
+        let (half, cosine) = best.expect("one of the two");
+        // Small weights and activations: `f16` has the bits that they need.
+        assert_eq!(half.dtype, Dtype::F16, "the more precise one");
+        assert!(
+            (FAITHFUL..1.0).contains(&cosine),
+            "close to `f32`, and not `f32` itself: {cosine}"
+        );
+    }
+
+    #[test]
+    fn vectors_of_no_numbers_are_as_far_off_as_can_be() {
+        let expected = vec![vec![0.6, 0.8], vec![1.0, 0.0]];
+        assert!(lowest_cosine(&expected, &expected) > 0.999_999, "the same");
+        let turned = vec![vec![0.6, 0.8], vec![0.0, 1.0]];
+        assert_eq!(lowest_cosine(&expected, &turned), 0.0, "the worst one counts");
+        let broken = vec![vec![0.6, 0.8], vec![f32::NAN, 0.0]];
+        assert_eq!(lowest_cosine(&expected, &broken), -1.0, "never chosen");
+    }
+
+    #[test]
+    fn a_cpu_refuses_what_it_would_only_be_slower_with() {
+        let (_folder, model) = model();
+        let refused = choose(&model, Device::Cpu, DtypeChoice::F16).map(|towers| towers.dtype);
+        assert!(matches!(refused, Err(Error::HalfOnCpu(Dtype::F16))), "no CPU does: {refused:?}");
+        let chosen = choose(&model, Device::Cpu, DtypeChoice::Bf16).map(|towers| towers.dtype);
+        match chosen {
+            Ok(dtype) => assert!(cpu_has_bf16() && dtype == Dtype::Bf16, "it has instructions"),
+            Err(error) => {
+                assert!(!cpu_has_bf16() && matches!(error, Error::HalfOnCpu(_)), "{error}");
+            }
+        }
+    }
+}
