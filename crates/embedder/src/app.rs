@@ -48,7 +48,6 @@ impl App {
     /// # Errors
     /// A model or a device that can't be used; the message says what is wrong with it.
     pub async fn build(config: Config, listener: TcpListener) -> Result<Self, Error> {
-        let local_addr = listener.local_addr()?;
         let started_at = Instant::now();
         let source = config.model.clone();
         let model = Arc::new(blocking(move || Model::open(&source.folder()?)).await?);
@@ -58,20 +57,33 @@ impl App {
             blocking(move || Ok::<_, Error>(model.fingerprint()))
         };
         let (fingerprint, devices) = tokio::try_join!(identified, load(&model, &config))?;
-        let card = card(&config, &model, fingerprint.to_string(), &devices);
+        let elapsed_ms = started_at.elapsed().as_millis() as u64;
+        tracing::info!(model = config.model_name(), elapsed_ms, "model ready");
+        Self::assemble(config, listener, model, fingerprint.to_string(), devices).await
+    }
+
+    /// Puts the parts around devices that were tried.
+    async fn assemble(
+        config: Config,
+        listener: TcpListener,
+        model: Arc<Model>,
+        fingerprint: String,
+        devices: Vec<Trained>,
+    ) -> Result<Self, Error> {
+        let local_addr = listener.local_addr()?;
+        let card = card(&config, &model, fingerprint, &devices);
         let bounds = Bounds {
             max_inputs: config.queue.max_inputs,
             max_bytes: config.queue.max_bytes.as_u64(),
         };
         let devices = batcher::start(devices, bounds, &config.canary);
         tracing::info!(
-            model = card.name,
             fingerprint = card.fingerprint,
             dimension = card.dimension,
             device = card.device,
             dtype = card.dtype,
-            elapsed_ms = started_at.elapsed().as_millis() as u64,
-            "model ready"
+            max_batch_size = card.max_batch_size,
+            "ready to serve"
         );
 
         let preprocessing = model.preprocessing.clone();
@@ -212,3 +224,6 @@ fn card(config: &Config, model: &Model, fingerprint: String, devices: &[Trained]
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;
