@@ -174,11 +174,14 @@ where
 async fn load(model: &Arc<Model>, config: &Config) -> Result<Vec<Trained>, Error> {
     let choice = config.device;
     let devices = blocking(move || backend::devices(choice)).await?;
-    let size = model.config.vision.image_size;
+    let size = model.image_size();
     let probes = Probes {
         // Grey, for which every pixel is a fine one.
         picture: vec![128; 3 * size * size],
-        text: Some(model.tokenizer.encode(CANARY_TEXT)?),
+        text: match model.takes_texts() {
+            true => Some(model.encode(CANARY_TEXT)?),
+            false => None,
+        },
     };
     let devices = devices.into_iter().map(|device| start(model, config, &probes, device));
     try_join_all(devices).await
@@ -203,19 +206,23 @@ fn card(config: &Config, model: &Model, fingerprint: String, devices: &[Trained]
     // Sizes of a model that was read fit: see the bounds of its readers.
     let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     let limits = &config.limits;
+    let texts = model.takes_texts().then_some(proto::Modality::Text);
+    let modalities = [proto::Modality::Image].into_iter().chain(texts);
+    // Of some models it is known only now.
+    let dimension = devices.first().map_or(0, |device| device.canary.dimension());
     let names: Vec<_> = devices.iter().map(|device| device.description().device.as_str()).collect();
     let dtype = devices.first().map_or("", |device| device.description().dtype.as_str());
     let max_batch = devices.iter().map(|device| device.sizes.max()).min().unwrap_or(1);
     proto::Model {
         name: config.model_name(),
         fingerprint,
-        dimension: number(model.config.dimension),
-        modalities: [proto::Modality::Image, proto::Modality::Text].map(i32::from).to_vec(),
+        dimension: number(dimension),
+        modalities: modalities.map(i32::from).collect(),
         device: names.join(","),
         dtype: dtype.to_owned(),
         max_batch_size: number(max_batch),
-        context_length: number(model.config.text.context_length),
-        image_size: number(model.config.vision.image_size),
+        context_length: number(model.context_length()),
+        image_size: number(model.image_size()),
         limits: Some(proto::Limits {
             max_inputs: number(limits.max_inputs),
             max_image_bytes: limits.max_image_bytes.as_u64(),

@@ -112,6 +112,8 @@ pub enum Error {
          least {least} is asked for; leave `dtype` at `auto` or set `f32`", .dtype.as_str()
     )]
     Unfaithful { dtype: Dtype, cosine: f32, least: f32 },
+    #[error("a TorchScript program is computed in `f32` only, not in `{}`", .0.as_str())]
+    HalfScript(Dtype),
     #[error("load the model: {0}")]
     Load(String),
     #[error("the device is out of memory")]
@@ -202,7 +204,7 @@ pub fn load(model: &Model, options: &Options) -> Result<Box<dyn Backend>, Error>
     return Ok(Box::new(torch::Torch::load(model, options)?));
     #[cfg(not(feature = "torch"))]
     {
-        tracing::debug!(weights = %model.weights.file().display(), ?options, "nothing loads them");
+        tracing::debug!(file = %model.file().display(), ?options, "nothing loads it");
         Err(Error::NoBackend)
     }
 }

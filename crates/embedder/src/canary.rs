@@ -105,6 +105,11 @@ impl Canary {
         learned.ok_or(CallError::Stopped)
     }
 
+    /// Length of the device's vectors.
+    pub(crate) fn dimension(&self) -> usize {
+        self.expected.dimension()
+    }
+
     /// What it sings.
     pub(crate) fn batch(&self) -> &Arc<Batch> {
         &self.batch

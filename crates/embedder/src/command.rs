@@ -8,7 +8,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::error::Error;
 use crate::model::random::{self, Architecture};
 use crate::model::{
-    Config, Dtype, Filter, Model as ModelFolder, Pooling, Preprocessing, Resize, Source, Tower,
+    self, Config, Dtype, Family, Filter, Model as ModelFolder, Network, Pooling, Preprocessing,
+    Resize, Source, Text, Tower, Vision,
 };
 
 /// `model …`.
@@ -98,7 +99,11 @@ impl Model {
 impl Random {
     fn write(&self, out: &mut impl Write) -> Result<(), Error> {
         let mut config = self.arch.config();
-        self.changes.apply(&mut config);
+        self.changes.apply(&mut config).map_err(|option| {
+            let (file, key) = (self.dir.clone(), option.to_owned());
+            let message = "can't be set: the model takes pictures only".to_owned();
+            model::Error::Key { file, key, message }
+        })?;
         let dtype = match self.dtype {
             RandomDtype::F32 => Dtype::F32,
             RandomDtype::F16 => Dtype::F16,
@@ -111,68 +116,94 @@ impl Random {
 // === impl Changes ===
 
 impl Changes {
-    fn apply(&self, config: &mut Config) {
+    /// Fails with the option that the architecture has no place for.
+    fn apply(&self, config: &mut Config) -> Result<(), &'static str> {
         let set = |place: &mut usize, value: Option<usize>| *place = value.unwrap_or(*place);
-        set(&mut config.dimension, self.dimension);
-        set(&mut config.vision.image_size, self.image_size);
-        set(&mut config.vision.patch_size, self.patch_size);
-        set(&mut config.text.context_length, self.context_length);
-        let vision = [self.vision_width, self.vision_layers, self.vision_heads];
-        let text = [self.text_width, self.text_layers, self.text_heads];
-        for (tower, [width, layers, heads]) in
-            [(&mut config.vision.tower, vision), (&mut config.text.tower, text)]
-        {
+        let shape = |tower: &mut Tower, [width, layers, heads]: [Option<usize>; 3]| {
             set(&mut tower.width, width);
             set(&mut tower.layers, layers);
             set(&mut tower.heads, heads);
             set(&mut tower.mlp_width, width.map(|width| 4 * width));
+        };
+        set(&mut config.vision.image_size, self.image_size);
+        set(&mut config.vision.patch_size, self.patch_size);
+        let vision = [self.vision_width, self.vision_layers, self.vision_heads];
+        shape(&mut config.vision.tower, vision);
+        if config.family != Family::Clip {
+            config.dimension = config.vision.tower.width;
+        }
+        set(&mut config.dimension, self.dimension);
+        if let Some(text) = &mut config.text {
+            set(&mut text.context_length, self.context_length);
+            shape(&mut text.tower, [self.text_width, self.text_layers, self.text_heads]);
+            return Ok(());
+        }
+        let of_texts = [
+            ("--text-width", self.text_width),
+            ("--text-layers", self.text_layers),
+            ("--text-heads", self.text_heads),
+            ("--context-length", self.context_length),
+        ];
+        match of_texts.into_iter().find(|(_, value)| value.is_some()) {
+            Some((option, _)) => Err(option),
+            None => Ok(()),
         }
     }
 }
 
 fn inspect(dir: &Path, out: &mut impl Write) -> Result<(), Error> {
     let model = ModelFolder::open(dir)?;
-    let Config { dimension, vision, text } = &model.config;
-    let pooling = match text.pooling {
-        Pooling::HighestId => "at the highest token id".to_owned(),
-        Pooling::FirstOf(id) => format!("at the first token {id}"),
-    };
-    let lines = [
+    let mut lines = vec![
         ("folder", dir.display().to_string()),
         ("fingerprint", model.fingerprint().to_string()),
-        (
-            "parameters",
-            format!(
-                "{:.1} million, {}",
-                model.weights.parameters() as f64 / 1e6,
-                model.weights.dtype().as_str()
-            ),
-        ),
-        ("dimension", dimension.to_string()),
-        ("vision", tower(&vision.tower)),
-        (
-            "pictures",
-            format!(
-                "{0} x {0} pixels in {1} patches of {2} x {2}",
-                vision.image_size,
-                vision.patches(),
-                vision.patch_size
-            ),
-        ),
-        ("preprocessing", preprocessing(&model.preprocessing)),
-        ("text", tower(&text.tower)),
-        (
-            "tokens",
-            format!(
-                "{} known, {} in a text, pooled {pooling}",
-                text.vocabulary, text.context_length
-            ),
-        ),
+        ("family", model.family().to_owned()),
     ];
+    match &model.network {
+        Network::Towers { config, weights } => {
+            let (millions, dtype) = (weights.parameters() as f64 / 1e6, weights.dtype().as_str());
+            lines.push(("parameters", format!("{millions:.1} million, {dtype}")));
+            lines.push(("dimension", config.dimension.to_string()));
+            lines.extend(pictures(&config.vision));
+        }
+        Network::Script(script) => {
+            lines.push(("program", script.file().display().to_string()));
+            let size = model.image_size();
+            lines.push(("pictures", format!("{size} x {size} pixels")));
+        }
+    }
+    lines.push(("preprocessing", preprocessing(&model.preprocessing)));
+    match model.config().and_then(|config| config.text.as_ref()) {
+        Some(text) => lines.extend(texts(text)),
+        None => lines.push(("text", "none: the model takes pictures only".to_owned())),
+    }
     for (name, value) in lines {
         writeln!(out, "{name:<14} {value}")?;
     }
     Ok(())
+}
+
+fn pictures(vision: &Vision) -> [(&'static str, String); 2] {
+    let Vision { tower: _, image_size: size, patch_size: patch, trained_size, registers } = vision;
+    let mut pictures =
+        format!("{size} x {size} pixels in {} patches of {patch} x {patch}", vision.patches());
+    if let Some(trained) = trained_size.filter(|trained| trained != size) {
+        pictures += &format!(", positions trained for {trained} x {trained}");
+    }
+    if *registers > 0 {
+        pictures += &format!(", {registers} registers");
+    }
+    [("vision", tower(&vision.tower)), ("pictures", pictures)]
+}
+
+fn texts(text: &Text) -> [(&'static str, String); 2] {
+    let pooling = match text.pooling {
+        Pooling::HighestId => "at the highest token id".to_owned(),
+        Pooling::FirstOf(id) => format!("at the first token {id}"),
+        Pooling::Last => "at the last, padding included".to_owned(),
+    };
+    let tokens =
+        format!("{} known, {} in a text, pooled {pooling}", text.vocabulary, text.context_length);
+    [("text", tower(&text.tower)), ("tokens", tokens)]
 }
 
 fn tower(tower: &Tower) -> String {

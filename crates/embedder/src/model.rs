@@ -7,8 +7,12 @@
 //!   preprocessor_config.json  ──► Preprocessing   from picture to input
 //!   tokenizer.json, or
 //!   vocab.json + merges.txt   ──► Tokenizer       from text to input
-//!   model.safetensors         ──► Weights         memory-mapped
+//!   model.safetensors, or
+//!   several, with their list  ──► Weights         memory-mapped
 //! ```
+//!
+//! A family that takes pictures only has no tokenizer. Instead of architecture and weights, a
+//! folder may hold a program of its own, `model.pt`, see [`Script`].
 //!
 //! Nothing here computes; [`crate::backend`] does. The name of a folder decides nothing.
 
@@ -16,9 +20,12 @@ mod config;
 mod fingerprint;
 pub mod hub;
 mod layout;
+pub(crate) mod names;
 mod preprocessing;
 pub mod random;
+mod script;
 mod section;
+mod shards;
 mod shipped;
 mod source;
 mod tokenizer;
@@ -28,8 +35,11 @@ use std::path::{Path, PathBuf};
 
 use clipmesh_proto::ids::Fingerprint;
 
-pub use config::{Activation, Config, Pooling, Text, Tower, Vision};
+use self::preprocessing::Takes;
+
+pub use config::{Activation, Config, Family, Pooling, Text, Tower, Vision};
 pub use preprocessing::{Filter, Normalisation, Preprocessing, Resize};
+pub use script::Script;
 pub use source::{Source, Unnamed};
 pub use tokenizer::{Tokenizer, Tokens};
 pub use weights::{Dtype, TensorView, Weights};
@@ -37,10 +47,19 @@ pub use weights::{Dtype, TensorView, Weights};
 /// A model that was read and checked, ready for a backend.
 #[derive(Debug)]
 pub struct Model {
-    pub config: Config,
+    pub network: Network,
     pub preprocessing: Preprocessing,
-    pub tokenizer: Tokenizer,
-    pub weights: Weights,
+    /// `None` for a model that takes pictures only.
+    pub tokenizer: Option<Tokenizer>,
+}
+
+/// What computes.
+#[derive(Debug)]
+pub enum Network {
+    /// The towers of a known family.
+    Towers { config: Config, weights: Weights },
+    /// Whatever the program does.
+    Script(Script),
 }
 
 /// Why a model can't be had or used.
@@ -83,11 +102,77 @@ impl Model {
     /// # Errors
     /// The first file that is missing, malformed or not supported.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let config = Config::read(folder)?;
-        let preprocessing = Preprocessing::read(folder, &config)?;
-        let tokenizer = Tokenizer::read(folder, &config.text)?;
+        if Script::is_in(folder) {
+            let preprocessing = Preprocessing::read(folder, None, Takes::AtLeast(1))?;
+            let network = Network::Script(Script::open(folder)?);
+            return Ok(Self { network, preprocessing, tokenizer: None });
+        }
+        let mut config = Config::read(folder)?;
+        let family = config.family;
+        let takes = match config.vision.trained_size {
+            Some(_) => Takes::AtLeast(config.vision.patch_size),
+            None => Takes::Exactly(config.vision.image_size),
+        };
+        let preprocessing = Preprocessing::read(folder, Some(family), takes)?;
+        config.vision.image_size = preprocessing.image_size();
+        let tokenizer = match &config.text {
+            Some(text) => Some(Tokenizer::read(folder, family, text)?),
+            None => None,
+        };
         let weights = Weights::open(folder, &config)?;
-        Ok(Self { config, preprocessing, tokenizer, weights })
+        Ok(Self { network: Network::Towers { config, weights }, preprocessing, tokenizer })
+    }
+
+    /// The architecture; `None` if the model is a program of its own.
+    pub fn config(&self) -> Option<&Config> {
+        match &self.network {
+            Network::Towers { config, .. } => Some(config),
+            Network::Script(_) => None,
+        }
+    }
+
+    /// What its authors call the kind of model.
+    pub fn family(&self) -> &'static str {
+        self.config().map_or("TorchScript", |config| config.family.as_str())
+    }
+
+    /// Edge in pixels of the square pictures that it takes.
+    pub fn image_size(&self) -> usize {
+        self.preprocessing.image_size()
+    }
+
+    /// Longest text in tokens; 0 if it takes pictures only.
+    pub fn context_length(&self) -> usize {
+        let text = self.config().and_then(|config| config.text.as_ref());
+        text.map_or(0, |text| text.context_length)
+    }
+
+    /// Multiplications of one picture, as far as is known: of a program, nothing is.
+    pub fn multiplications(&self) -> u64 {
+        self.config().map_or(u64::MAX, |config| config.vision.multiplications())
+    }
+
+    /// The file of the weights, or of the program.
+    pub fn file(&self) -> &Path {
+        match &self.network {
+            Network::Towers { weights, .. } => weights.file(),
+            Network::Script(script) => script.file(),
+        }
+    }
+
+    /// Whether it takes texts beside pictures.
+    pub fn takes_texts(&self) -> bool {
+        self.tokenizer.is_some()
+    }
+
+    /// The tokens of a text.
+    ///
+    /// # Errors
+    /// A model that takes pictures only, or those of [`Tokenizer::encode`].
+    pub fn encode(&self, text: &str) -> Result<Tokens, Error> {
+        let pictures_only =
+            || Error::Encode { message: "the model takes pictures only".to_owned() };
+        self.tokenizer.as_ref().ok_or_else(pictures_only)?.encode(text)
     }
 
     /// Identifies what this model computes. Reads all the weights: 0.6 GB take about half a

@@ -66,6 +66,8 @@ pub enum Fault {
     TooManyPixels { width: u32, height: u32, max: u64 },
     #[error("is {actual} bytes long, at most {max} are accepted")]
     TextTooLong { actual: u64, max: u64 },
+    #[error("is a text, and the model takes pictures only")]
+    PicturesOnly,
 }
 
 /// Rows of RGB levels.
@@ -142,7 +144,7 @@ impl Fault {
             Self::Empty => Reason::Empty,
             Self::NotAnImage => Reason::NotAnImage,
             Self::Corrupt { .. } => Reason::Corrupt,
-            Self::Unsupported { .. } => Reason::Unsupported,
+            Self::Unsupported { .. } | Self::PicturesOnly => Reason::Unsupported,
             Self::TooManyBytes { .. } => Reason::TooManyBytes,
             Self::TooManyPixels { .. } => Reason::TooManyPixels,
             Self::TextTooLong { .. } => Reason::TextTooLong,

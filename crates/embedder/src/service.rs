@@ -104,6 +104,9 @@ impl Service {
                 Ok(()) => Ok(Checked::Image(bytes)),
                 Err(fault) => Err((fault, ".image")),
             },
+            Some(Content::Text(_)) if !self.model.takes_texts() => {
+                Err((Fault::PicturesOnly, ".text"))
+            }
             Some(Content::Text(text)) => match self.preprocessor.check_text(&text) {
                 Ok(()) => Ok(Checked::Text(text)),
                 Err(fault) => Err((fault, ".text")),
@@ -183,7 +186,7 @@ impl Service {
 
     async fn prepare_text(&self, text: String, permit: Permit) -> Result<Prepared, CallError> {
         let model = Arc::clone(&self.model);
-        let task = move || (model.tokenizer.encode(&text), permit);
+        let task = move || (model.encode(&text), permit);
         let ran = self.tokenizing.run(Lane::Interactive, task).await?;
         let Timed { value: (tokens, permit), elapsed, .. } = ran;
         metrics::preprocessed(metrics::Kind::Text, elapsed);

@@ -104,8 +104,12 @@ impl Subject {
     }
 
     fn tokens(&self, golden: &Golden) -> Vec<Tokens> {
-        let encode = |text: &String| self.model.tokenizer.encode(text).expect("tokens");
+        let encode = |text: &String| self.model.encode(text).expect("tokens");
         golden.texts.iter().map(encode).collect()
+    }
+
+    fn padding_id(&self) -> u32 {
+        self.model.tokenizer.as_ref().expect("it reads texts").padding_id()
     }
 
     fn embed(&mut self, batch: Batch) -> Vec<Vec<f32>> {
@@ -157,11 +161,11 @@ fn tokens_are_those_of_the_reference_s_tokenizer() {
     for subject in golden.subjects() {
         let (shape, ids) = golden.integers(&subject.golden["token_ids"]);
         let (_, counts) = golden.integers(&subject.golden["token_counts"]);
-        assert_eq!(shape, [golden.texts.len(), subject.model.config.text.context_length], "rows");
+        assert_eq!(shape, [golden.texts.len(), subject.model.context_length()], "rows");
         for (row, tokens) in subject.tokens(&golden).into_iter().enumerate() {
             let (text, name) = (&golden.texts[row], subject.name());
             assert_eq!(tokens.ids.len() as i64, counts[row], "count for {name}: {text:?}");
-            let padding = std::iter::repeat(subject.model.tokenizer.padding_id());
+            let padding = std::iter::repeat(subject.padding_id());
             let padded = tokens.ids.iter().copied().chain(padding).take(shape[1]);
             let padded: Vec<i64> = padded.map(i64::from).collect();
             assert_eq!(padded, ids[row * shape[1]..][..shape[1]], "{name}: {text:?}");

@@ -35,7 +35,7 @@ async fn start_around(fake: Fake, interval: Duration) -> Fixture {
     random::write(folder.path(), &architecture, 1, Dtype::F32).expect("a random model");
     let model = Arc::new(Model::open(folder.path()).expect("what is written can be read"));
     let thread = Thread::start(|| Ok(Box::new(fake))).await.expect("a fake loads");
-    let text = model.tokenizer.encode(CANARY_TEXT).expect("a text");
+    let text = model.encode(CANARY_TEXT).expect("a text");
     let probes = Probes { picture: vec![1], text: Some(text) };
     let device = Trained::warm_up(thread, &probes, 4).await.expect("a fake warms up");
     let canary = CanaryConfig { interval, ..CanaryConfig::default() };

@@ -1,4 +1,4 @@
-//! CLIP's two towers in libtorch.
+//! A model's towers in libtorch, or the program that it brings.
 //!
 //! Weights are loaded once, in the type that is computed in. Pictures travel as bytes and are
 //! normalised on the device. Every call into libtorch is a fallible one: its errors become ours,
@@ -6,15 +6,17 @@
 
 mod cuda;
 mod device;
+mod head;
 mod layers;
+mod pixels;
 mod precision;
+mod script;
 mod staging;
 mod text;
 mod vision;
 
 use tch::{Kind, TchError, Tensor};
 
-use self::layers::Loader;
 use super::sizes::Sizes;
 use super::{
     Backend, Batch, Description, Device, DeviceChoice, Error, Options, Output, Place, Staged,
@@ -41,8 +43,9 @@ pub(super) struct Torch {
 /// A model's towers on one device, in one type.
 #[derive(Debug)]
 struct Towers {
-    vision: vision::Tower,
-    text: text::Tower,
+    vision: vision::Sight,
+    /// `None` for a model that takes pictures only.
+    text: Option<text::Tower>,
     /// Edge of a picture in pixels.
     edge: usize,
     device: tch::Device,
@@ -57,7 +60,7 @@ pub(super) fn devices(choice: DeviceChoice) -> Result<Vec<Device>, Error> {
 impl Torch {
     pub(super) fn load(model: &Model, options: &Options) -> Result<Self, Error> {
         let threads = match options.compute_threads {
-            0 => worthwhile_threads(model.config.vision.multiplications(), tch::get_num_threads()),
+            0 => worthwhile_threads(model.multiplications(), tch::get_num_threads()),
             threads => i32::try_from(threads).unwrap_or(i32::MAX),
         };
         // The setting is the calling thread's alone, which is the one that will compute.
@@ -129,14 +132,13 @@ impl Towers {
             Device::Cpu => tch::Device::Cpu,
             Device::Cuda { index } => tch::Device::Cuda(index),
         };
-        let loader = Loader::new(&model.weights, device, kind(dtype));
-        let (vision, text) = tch::no_grad(|| {
-            let vision =
-                vision::Tower::load(&loader, &model.config, &model.preprocessing.normalisation)?;
-            Ok((vision, text::Tower::load(&loader, &model.config.text, &model.tokenizer)?))
-        })
-        .map_err(|error: TchError| Error::Load(first_line(&error)))?;
-        Ok(Self { vision, text, edge: model.config.vision.image_size, device, dtype })
+        let load = || {
+            let vision = vision::Sight::load(model, device, kind(dtype))?;
+            Ok((vision, text::Tower::of(model, device, kind(dtype))?))
+        };
+        let (vision, text) =
+            tch::no_grad(load).map_err(|error: TchError| Error::Load(first_line(&error)))?;
+        Ok(Self { vision, text, edge: model.image_size(), device, dtype })
     }
 
     /// From levels of [picture, row, column, channel] on the device to vectors of length 1.
@@ -146,7 +148,9 @@ impl Towers {
 
     /// From texts to vectors of length 1.
     fn read(&self, texts: &[Tokens]) -> Result<Tensor, Error> {
-        tch::no_grad(|| normalised(&self.text.forward(texts)?)).map_err(|fault| error(&fault))
+        let tower = self.text.as_ref();
+        let tower = tower.ok_or_else(|| Error::Compute("the model reads no texts".to_owned()))?;
+        tch::no_grad(|| normalised(&tower.forward(texts)?)).map_err(|fault| error(&fault))
     }
 
     /// Brings pictures to the device.

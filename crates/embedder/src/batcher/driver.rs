@@ -304,6 +304,7 @@ impl From<backend::Error> for Fault {
             backend::Error::NoBackend
             | backend::Error::NoCuda { .. }
             | backend::Error::HalfOnCpu(_)
+            | backend::Error::HalfScript(_)
             | backend::Error::Unfaithful { .. }
             | backend::Error::Load(_)
             | backend::Error::Compute(_)

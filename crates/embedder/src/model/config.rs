@@ -1,7 +1,11 @@
-//! The architecture of a CLIP model, from Hugging Face's `config.json`.
+//! The architecture of a model, from Hugging Face's `config.json`.
 //!
-//! Keys that are absent have the defaults of the reference implementation (`transformers`,
-//! `CLIPTextConfig` and `CLIPVisionConfig`).
+//! `model_type` names the family, and each family has a file here that reads its own keys. Keys
+//! that are absent have the defaults of the reference implementation (`transformers`).
+
+mod clip;
+mod siglip;
+mod vit;
 
 use std::path::Path;
 
@@ -13,17 +17,35 @@ use super::section::{self, Section};
 
 pub(super) const FILE: &str = "config.json";
 
-/// The end token's id in configurations that were written before the id meant anything: such a
-/// model takes a text's vector at its highest id, which is the end token in CLIP's vocabulary.
-const LEGACY_END_ID: usize = 2;
-
-/// A CLIP model: a picture tower and a text tower that project into one space.
+/// What a model computes: a tower that looks at pictures, and in most families one that reads
+/// texts, whose vectors share one space.
+///
+/// Its serialised form is part of a model's identity, see [`super::fingerprint`]: what was added
+/// after the first models were served is left out of it where it says nothing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
-    /// Length of the vectors of both towers.
+    #[serde(skip_serializing_if = "Family::is_clip")]
+    pub family: Family,
+    /// Length of the vectors.
     pub dimension: usize,
     pub vision: Vision,
-    pub text: Text,
+    /// `None` for a family that takes pictures only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<Text>,
+}
+
+/// How the towers are built, and what their tensors are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// OpenAI's, LAION's and their kin.
+    Clip,
+    /// SigLIP, and the models of SigLIP 2 that take pictures of one size.
+    Siglip,
+    /// Pictures only; without and with registers.
+    Dinov2,
+    /// The plain vision transformer. Pictures only.
+    Vit,
 }
 
 /// What looks at pictures.
@@ -34,6 +56,13 @@ pub struct Vision {
     pub image_size: usize,
     /// Edge in pixels of the squares that the picture is cut into.
     pub patch_size: usize,
+    /// Edge in pixels of the pictures that the positions were trained on, in a family that brings
+    /// them to the size of its input; `None` where the input has that size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trained_size: Option<usize>,
+    /// Tokens that stand for nothing, and that attention may use as it likes.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub registers: usize,
 }
 
 /// What reads texts.
@@ -68,6 +97,11 @@ pub enum Activation {
     QuickGelu,
     /// The exact one, by the error function.
     Gelu,
+    /// Its approximation by the hyperbolic tangent.
+    #[serde(rename = "gelu_pytorch_tanh")]
+    GeluTanh,
+    /// `a * sigmoid(a) * b`, where the layer widens to both.
+    SwiGlu,
 }
 
 /// Which token's state becomes the text's vector.
@@ -78,6 +112,18 @@ pub enum Pooling {
     HighestId,
     /// The first token with this id; the very first token if there is none.
     FirstOf(u32),
+    /// The last one of a text that is padded to the context length, which is mostly padding.
+    Last,
+}
+
+/// What a family has where its file says nothing.
+struct Defaults {
+    width: usize,
+    mlp_width: usize,
+    layers: usize,
+    heads: usize,
+    activation: &'static str,
+    layer_norm_epsilon: f64,
 }
 
 // === impl Config ===
@@ -91,60 +137,71 @@ impl Config {
     pub fn read(folder: &Path) -> Result<Self, Error> {
         let file = folder.join(FILE);
         let root = section::read(&file)?;
-        if root.text("model_type", "clip")? != "clip" {
-            return Err(root.fault("model_type", "only `clip` is supported"));
+        match root.text("model_type", "clip")? {
+            "clip" => clip::read(&root),
+            "siglip" => siglip::read(&root),
+            "dinov2" => vit::read_dino(&root, false),
+            "dinov2_with_registers" => vit::read_dino(&root, true),
+            "vit" => vit::read(&root),
+            "siglip2" => Err(root.fault(
+                "model_type",
+                "is `siglip2`, whose pictures keep their shape (NaFlex), which is not supported; \
+                 the models of SigLIP 2 for one size have `siglip`",
+            )),
+            other => {
+                let message = format!(
+                    "is `{other}`, only `clip`, `siglip`, `dinov2`, `dinov2_with_registers` and \
+                     `vit` are supported"
+                );
+                Err(root.fault("model_type", message))
+            }
         }
-        // Files of 2022 hold the true values in a second section beside the first.
-        let text = root.section("text_config")?.overlaid(root.section("text_config_dict")?);
-        let vision = root.section("vision_config")?.overlaid(root.section("vision_config_dict")?);
-        Ok(Self {
-            dimension: root.size("projection_dim", 512)?,
-            vision: Vision::read(&vision)?,
-            text: Text::read(&text)?,
-        })
     }
 
-    /// The same as `config.json`.
+    /// The same as `config.json`, for a tokenizer with these tokens.
     pub(super) fn to_json(&self, start_id: u32, end_id: u32) -> Value {
-        let ids = [("bos_token_id", start_id), ("eos_token_id", end_id), ("pad_token_id", end_id)];
-        let mut text = self.text.tower.to_json();
-        text["model_type"] = json!("clip_text_model");
-        text["vocab_size"] = json!(self.text.vocabulary);
-        text["max_position_embeddings"] = json!(self.text.context_length);
-        text["projection_dim"] = json!(self.dimension);
-        let mut vision = self.vision.tower.to_json();
-        vision["model_type"] = json!("clip_vision_model");
-        vision["image_size"] = json!(self.vision.image_size);
-        vision["patch_size"] = json!(self.vision.patch_size);
-        vision["num_channels"] = json!(3);
-        vision["projection_dim"] = json!(self.dimension);
-        let mut root = json!({
-            "architectures": ["CLIPModel"],
-            "model_type": "clip",
-            "projection_dim": self.dimension,
-            "logit_scale_init_value": 2.6592,
-        });
-        for (key, id) in ids {
-            text[key] = json!(id);
-            root[key] = json!(id);
+        match self.family {
+            Family::Clip => clip::to_json(self, start_id, end_id),
+            Family::Siglip => siglip::to_json(self),
+            Family::Dinov2 => vit::dino_to_json(self),
+            Family::Vit => vit::to_json(self),
         }
-        root["text_config"] = text;
-        root["vision_config"] = vision;
-        root
+    }
+}
+
+// === impl Family ===
+
+impl Family {
+    /// What its authors call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Clip => "CLIP",
+            Self::Siglip => "SigLIP",
+            Self::Dinov2 => "DINOv2",
+            Self::Vit => "ViT",
+        }
+    }
+
+    /// In a method of a reference, as serde asks for one.
+    fn is_clip(&self) -> bool {
+        *self == Self::Clip
     }
 }
 
 // === impl Vision ===
 
 impl Vision {
-    fn read(section: &Section<'_>) -> Result<Self, Error> {
+    /// `sizes`: the default edges of the picture and of a patch.
+    fn read(section: &Section<'_>, tower: Tower, sizes: [usize; 2]) -> Result<Self, Error> {
         if section.size("num_channels", 3)? != 3 {
             return Err(section.fault("num_channels", "only 3 is supported"));
         }
         let vision = Self {
-            tower: Tower::read(section, [768, 3072, 12, 12])?,
-            image_size: section.size("image_size", 224)?,
-            patch_size: section.size("patch_size", 32)?,
+            tower,
+            image_size: section.size("image_size", sizes[0])?,
+            patch_size: section.size("patch_size", sizes[1])?,
+            trained_size: None,
+            registers: 0,
         };
         if vision.patch_size > vision.image_size {
             return Err(section.fault("patch_size", "must be at most `image_size`"));
@@ -157,66 +214,46 @@ impl Vision {
         (self.image_size / self.patch_size).pow(2)
     }
 
+    /// How many squares there are positions for.
+    pub fn trained_patches(&self) -> usize {
+        (self.trained_size.unwrap_or(self.image_size) / self.patch_size).pow(2)
+    }
+
     /// Multiplications of one picture with the matrices of the layers, where nearly all of a
     /// forward pass goes.
     pub fn multiplications(&self) -> u64 {
         let tower = &self.tower;
-        let per_token = tower.layers * tower.width * (4 * tower.width + 2 * tower.mlp_width);
-        per_token as u64 * (self.patches() + 1) as u64
-    }
-}
-
-// === impl Text ===
-
-impl Text {
-    fn read(section: &Section<'_>) -> Result<Self, Error> {
-        let vocabulary = section.size("vocab_size", 49_408)?;
-        let end_id = section.size("eos_token_id", 49_407)?;
-        let pooling = if end_id == LEGACY_END_ID {
-            Pooling::HighestId
-        } else {
-            let end_id = u32::try_from(end_id).ok().filter(|&id| (id as usize) < vocabulary);
-            Pooling::FirstOf(end_id.ok_or_else(|| {
-                section.fault("eos_token_id", format!("must be below `vocab_size`, {vocabulary}"))
-            })?)
-        };
-        let context_length = section.size("max_position_embeddings", 77)?;
-        if context_length < 2 {
-            let message = "must have room for the start and the end token";
-            return Err(section.fault("max_position_embeddings", message));
-        }
-        let tower = Tower::read(section, [512, 2048, 12, 8])?;
-        Ok(Self { tower, vocabulary, context_length, pooling })
+        let mlp = tower.width * (tower.mlp_inputs() + tower.mlp_width);
+        let per_token = tower.layers * (4 * tower.width * tower.width + mlp);
+        per_token as u64 * (self.patches() + 1 + self.registers) as u64
     }
 }
 
 // === impl Tower ===
 
 impl Tower {
-    /// `defaults`: width, width of the feed-forward part, layers, heads.
-    fn read(section: &Section<'_>, defaults: [usize; 4]) -> Result<Self, Error> {
-        let [width, mlp_width, layers, heads] = defaults;
-        let activation = match section.text("hidden_act", "quick_gelu")? {
-            "quick_gelu" => Activation::QuickGelu,
-            "gelu" => Activation::Gelu,
-            other => {
-                let message = format!("`{other}` is not supported, only `quick_gelu` and `gelu`");
-                return Err(section.fault("hidden_act", message));
-            }
-        };
+    fn read(section: &Section<'_>, defaults: &Defaults) -> Result<Self, Error> {
         let tower = Self {
-            width: section.size("hidden_size", width)?,
-            mlp_width: section.size("intermediate_size", mlp_width)?,
-            layers: section.size("num_hidden_layers", layers)?,
-            heads: section.size("num_attention_heads", heads)?,
-            activation,
-            layer_norm_epsilon: section.number("layer_norm_eps", 1e-5)?,
+            width: section.size("hidden_size", defaults.width)?,
+            mlp_width: section.size("intermediate_size", defaults.mlp_width)?,
+            layers: section.size("num_hidden_layers", defaults.layers)?,
+            heads: section.size("num_attention_heads", defaults.heads)?,
+            activation: Activation::read(section, defaults.activation)?,
+            layer_norm_epsilon: section.number("layer_norm_eps", defaults.layer_norm_epsilon)?,
         };
         if !tower.width.is_multiple_of(tower.heads) {
             let message = format!("must divide `hidden_size`, {}", tower.width);
             return Err(section.fault("num_attention_heads", message));
         }
         Ok(tower)
+    }
+
+    /// What goes into the non-linearity.
+    pub fn mlp_inputs(&self) -> usize {
+        match self.activation {
+            Activation::SwiGlu => 2 * self.mlp_width,
+            Activation::QuickGelu | Activation::Gelu | Activation::GeluTanh => self.mlp_width,
+        }
     }
 
     fn to_json(&self) -> Value {
@@ -229,6 +266,28 @@ impl Tower {
             "layer_norm_eps": self.layer_norm_epsilon,
         })
     }
+}
+
+// === impl Activation ===
+
+impl Activation {
+    fn read(section: &Section<'_>, default: &str) -> Result<Self, Error> {
+        match section.text("hidden_act", default)? {
+            "quick_gelu" => Ok(Self::QuickGelu),
+            "gelu" => Ok(Self::Gelu),
+            "gelu_pytorch_tanh" => Ok(Self::GeluTanh),
+            other => {
+                let message = format!(
+                    "`{other}` is not supported, only `quick_gelu`, `gelu` and `gelu_pytorch_tanh`"
+                );
+                Err(section.fault("hidden_act", message))
+            }
+        }
+    }
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 #[cfg(test)]
@@ -252,22 +311,27 @@ mod tests {
         assert_eq!(config.vision.tower.width, 768, "ViT-B");
         assert_eq!(config.vision.patches(), 49, "7 x 7 patches of 32 in 224");
         assert_eq!(config.vision.multiplications(), 4_246_732_800, "50 times 85 million weights");
-        assert_eq!(config.text.vocabulary, 49_408, "vocabulary");
-        assert_eq!(config.text.pooling, Pooling::FirstOf(49_407), "the end token");
-        assert_eq!(config.text.tower.activation, Activation::QuickGelu, "activation");
+        let text = config.text.expect("it reads texts");
+        assert_eq!(text.vocabulary, 49_408, "vocabulary");
+        assert_eq!(text.pooling, Pooling::FirstOf(49_407), "the end token");
+        assert_eq!(text.tower.activation, Activation::QuickGelu, "activation");
     }
 
     #[test]
     fn an_end_token_of_two_means_the_highest_id() {
         let config = read(r#"{"text_config": {"eos_token_id": 2}}"#).expect("legacy");
-        assert_eq!(config.text.pooling, Pooling::HighestId, "legacy pooling");
+        assert_eq!(
+            config.text.expect("it reads texts").pooling,
+            Pooling::HighestId,
+            "legacy pooling"
+        );
     }
 
     #[test]
     fn the_second_section_of_old_files_wins() {
         let json = r#"{"text_config": {"hidden_act": "quick_gelu", "hidden_size": 64},
                        "text_config_dict": {"hidden_act": "gelu", "hidden_size": null}}"#;
-        let tower = read(json).expect("an old file").text.tower;
+        let tower = read(json).expect("an old file").text.expect("it reads texts").tower;
         assert_eq!(tower.activation, Activation::Gelu, "overlaid");
         assert_eq!(tower.width, 64, "null overlays nothing");
     }
@@ -281,9 +345,47 @@ mod tests {
     }
 
     #[test]
+    fn each_family_has_the_defaults_of_its_reference() {
+        let of = |kind: &str| read(&format!(r#"{{"model_type": "{kind}"}}"#)).expect("defaults");
+        let siglip = of("siglip");
+        assert_eq!(siglip.vision.tower.activation, Activation::GeluTanh, "SigLIP");
+        let text = siglip.text.expect("it reads texts");
+        assert_eq!((text.context_length, text.pooling), (64, Pooling::Last), "SigLIP");
+        let dino = of("dinov2").vision;
+        assert_eq!(
+            (dino.patch_size, dino.trained_size, dino.registers),
+            (14, Some(224), 0),
+            "DINOv2"
+        );
+        let with_registers = of("dinov2_with_registers").vision;
+        assert_eq!(
+            (with_registers.patch_size, with_registers.registers),
+            (16, 4),
+            "with registers"
+        );
+        let vit = of("vit");
+        assert_eq!((vit.dimension, vit.text), (768, None), "pictures only");
+        assert_eq!(vit.vision.tower.layer_norm_epsilon, 1e-12, "ViT");
+    }
+
+    #[test]
+    fn a_gate_costs_a_third_of_the_width() {
+        let json = r#"{"model_type": "dinov2", "hidden_size": 1536, "num_attention_heads": 24,
+                       "use_swiglu_ffn": true}"#;
+        let tower = read(json).expect("as the giant one").vision.tower;
+        assert_eq!((tower.mlp_width, tower.mlp_inputs()), (4096, 8192), "of 6144");
+    }
+
+    #[test]
+    fn pictures_of_any_shape_are_refused_with_the_way_out() {
+        let fault = fault(r#"{"model_type": "siglip2"}"#);
+        assert!(fault.contains("NaFlex") && fault.contains("for one size"), "{fault}");
+    }
+
+    #[test]
     fn faults_name_file_and_key() {
         for (json, key) in [
-            (r#"{"model_type": "siglip"}"#, "`model_type`"),
+            (r#"{"model_type": "bert"}"#, "`model_type`"),
             (r#"{"text_config": {"hidden_act": "relu"}}"#, "`text_config.hidden_act`"),
             (
                 r#"{"vision_config": {"num_attention_heads": 7}}"#,
@@ -292,6 +394,15 @@ mod tests {
             (r#"{"vision_config": {"hidden_size": -1}}"#, "`vision_config.hidden_size`"),
             (r#"{"vision_config": {"num_channels": 4}}"#, "`vision_config.num_channels`"),
             (r#"{"text_config": {"eos_token_id": 99999}}"#, "`text_config.eos_token_id`"),
+            (
+                r#"{"model_type": "siglip", "text_config": {"hidden_size": 24}}"#,
+                "`text_config.projection_size`",
+            ),
+            (
+                r#"{"model_type": "siglip", "vision_config": {"vision_use_head": false}}"#,
+                "`vision_config.vision_use_head`",
+            ),
+            (r#"{"model_type": "vit", "qkv_bias": false}"#, "`qkv_bias`"),
         ] {
             let fault = fault(json);
             assert!(fault.contains(key) && fault.contains(FILE), "{key} of {FILE} in: {fault}");

@@ -24,7 +24,7 @@ use std::time::Instant;
 use self::cache::Cache;
 use self::client::Client;
 use self::download::download;
-use super::{config, preprocessing, tokenizer, weights};
+use super::{Config, Family, config, preprocessing, shards, tokenizer, weights};
 
 pub use error::Error;
 pub use settings::{Settings, Token};
@@ -188,30 +188,51 @@ impl Fetch<'_> {
     fn all(&self, settings: &Settings) -> Result<PathBuf, Error> {
         let started_at = Instant::now();
         let mut fetched_bytes = 0;
-        let mut bring = |file| self.bring(file, settings, &mut fetched_bytes);
-        let mut files = vec![config::FILE, preprocessing::FILE];
-        if !bring(tokenizer::FILE)? {
-            files.extend([tokenizer::VOCABULARY_FILE, tokenizer::MERGES_FILE]);
-        }
-        for file in files {
-            if !bring(file)? {
-                return Err(self.missing(file, settings));
+        let mut bring = |file: &str| self.bring(file, settings, &mut fetched_bytes);
+        let folder = self.cache.snapshot(&self.commit);
+        self.need(config::FILE, settings, &mut bring)?;
+        // A model that can't be read is not downloaded.
+        let config = Config::read(&folder).map_err(Box::new)?;
+        self.need(preprocessing::FILE, settings, &mut bring)?;
+        if config.text.is_some() {
+            if config.family != Family::Clip {
+                self.need(tokenizer::FILE, settings, &mut bring)?;
+            } else if !bring(tokenizer::FILE)? {
+                self.need(tokenizer::VOCABULARY_FILE, settings, &mut bring)?;
+                self.need(tokenizer::MERGES_FILE, settings, &mut bring)?;
             }
-        }
-        for file in tokenizer::SPECIAL_TOKENS_FILES {
-            bring(file)?;
+            for file in tokenizer::SPECIAL_TOKENS_FILES {
+                bring(file)?;
+            }
         }
         // The largest last: nothing is downloaded in vain.
         if !bring(weights::FILE)? {
-            return Err(self.missing(weights::FILE, settings));
+            if !bring(shards::FILE)? {
+                return Err(self.missing(weights::FILE, settings));
+            }
+            for shard in shards::read(&folder.join(shards::FILE)).map_err(Box::new)? {
+                self.need(&shard, settings, &mut bring)?;
+            }
         }
-        let folder = self.cache.snapshot(&self.commit);
         if fetched_bytes > 0 {
             let (model, commit) = (self.reference.to_string(), &self.commit);
             let elapsed_ms = started_at.elapsed().as_millis() as u64;
             tracing::info!(model, commit, bytes = fetched_bytes, elapsed_ms, "model downloaded");
         }
         Ok(folder)
+    }
+
+    /// Fails where the model doesn't have the file.
+    fn need(
+        &self,
+        file: &str,
+        settings: &Settings,
+        bring: &mut impl FnMut(&str) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        match bring(file)? {
+            true => Ok(()),
+            false => Err(self.missing(file, settings)),
+        }
     }
 
     /// Makes sure of one file; false if the model doesn't have it.

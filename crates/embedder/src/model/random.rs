@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::Error;
-use super::config::{self, Activation, Config, Pooling, Text, Tower, Vision};
+use super::config::{self, Activation, Config, Family, Pooling, Text, Tower, Vision};
 use super::layout::{self, Init, Spec};
 use super::preprocessing::{self, Preprocessing};
 use super::tokenizer::{self, END, START, byte_characters};
@@ -36,16 +36,38 @@ const IRWIN_HALL_DEVIATION: f64 = 37_837.227_2;
 /// Shapes of well-known models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Architecture {
-    /// 151 million parameters, pictures of 224 in patches of 32.
+    /// CLIP: 151 million parameters, pictures of 224 in patches of 32.
     #[value(name = "ViT-B-32")]
     VitB32,
-    /// 150 million parameters, pictures of 224 in patches of 16.
+    /// CLIP: 150 million parameters, pictures of 224 in patches of 16.
     #[value(name = "ViT-B-16")]
     VitB16,
-    /// 428 million parameters, pictures of 224 in patches of 14.
+    /// CLIP: 428 million parameters, pictures of 224 in patches of 14.
     #[value(name = "ViT-L-14")]
     VitL14,
-    /// A hundred thousand parameters, pictures of 32 in patches of 8: for tests.
+    /// CLIP: the same for pictures of 336.
+    #[value(name = "ViT-L-14-336")]
+    VitL14Of336,
+    /// CLIP of LAION: 986 million parameters, pictures of 224 in patches of 14.
+    #[value(name = "ViT-H-14")]
+    VitH14,
+    /// CLIP of LAION: 2.5 billion parameters, pictures of 224 in patches of 14.
+    #[value(name = "ViT-bigG-14")]
+    VitBigG14,
+    /// SigLIP: 203 million parameters, pictures of 224 in patches of 16.
+    #[value(name = "ViT-B-16-SigLIP")]
+    SiglipB16,
+    /// SigLIP: 878 million parameters, pictures of 384 in patches of 14.
+    #[value(name = "ViT-SO400M-14-SigLIP-384")]
+    SiglipSo400m,
+    /// DINOv2, pictures only: 87 million parameters, pictures of 224 in patches of 14.
+    #[value(name = "DINOv2-B-14")]
+    DinoB14,
+    /// Plain vision transformer, pictures only: 86 million parameters, pictures of 224 in patches
+    /// of 16.
+    #[value(name = "ViT-B-16-plain")]
+    PlainB16,
+    /// CLIP: a hundred thousand parameters, pictures of 32 in patches of 8: for tests.
     #[value(name = "tiny")]
     Tiny,
 }
@@ -55,24 +77,40 @@ pub enum Architecture {
 impl Architecture {
     /// The architecture in full, to be changed at will before it is written.
     pub fn config(self) -> Config {
-        let base = |patch_size| Config {
-            dimension: 512,
-            vision: Vision { tower: tower(768, 12, 12), image_size: 224, patch_size },
-            text: text(tower(512, 12, 8), 49_408),
-        };
+        let b = tower(768, 12, 12);
         match self {
-            Self::VitB32 => base(32),
-            Self::VitB16 => base(16),
-            Self::VitL14 => Config {
-                dimension: 768,
-                vision: Vision { tower: tower(1024, 24, 16), image_size: 224, patch_size: 14 },
-                text: text(tower(768, 12, 12), 49_408),
-            },
-            Self::Tiny => Config {
-                dimension: 32,
-                vision: Vision { tower: tower(48, 2, 4), image_size: 32, patch_size: 8 },
-                text: text(tower(32, 2, 2), TOKENS as usize),
-            },
+            Self::VitB32 => clip(512, vision(b, 224, 32), tower(512, 12, 8)),
+            Self::VitB16 => clip(512, vision(b, 224, 16), tower(512, 12, 8)),
+            Self::VitL14 => clip(768, vision(tower(1024, 24, 16), 224, 14), b),
+            Self::VitL14Of336 => clip(768, vision(tower(1024, 24, 16), 336, 14), b),
+            Self::VitH14 => {
+                let text = with_gelu(tower(1024, 24, 16));
+                clip(1024, vision(with_gelu(tower(1280, 32, 16)), 224, 14), text)
+            }
+            Self::VitBigG14 => {
+                let wide = Tower { mlp_width: 8192, ..with_gelu(tower(1664, 48, 16)) };
+                clip(1280, vision(wide, 224, 14), with_gelu(tower(1280, 32, 20)))
+            }
+            Self::SiglipB16 => siglip(vision(b, 224, 16)),
+            Self::SiglipSo400m => {
+                let tower = Tower { mlp_width: 4304, ..tower(1152, 27, 16) };
+                siglip(vision(tower, 384, 14))
+            }
+            Self::DinoB14 => {
+                let tower = Tower { layer_norm_epsilon: 1e-6, ..with_gelu(b) };
+                let vision = Vision { trained_size: Some(518), ..vision(tower, 224, 14) };
+                pictures_only(Family::Dinov2, vision)
+            }
+            Self::PlainB16 => {
+                let tower = Tower { layer_norm_epsilon: 1e-12, ..with_gelu(b) };
+                pictures_only(Family::Vit, vision(tower, 224, 16))
+            }
+            Self::Tiny => {
+                let text = tower(32, 2, 2);
+                let mut config = clip(32, vision(tower(48, 2, 4), 32, 8), text);
+                config.text.iter_mut().for_each(|text| text.vocabulary = TOKENS as usize);
+                config
+            }
         }
     }
 }
@@ -82,8 +120,31 @@ fn tower(width: usize, layers: usize, heads: usize) -> Tower {
     Tower { width, mlp_width: 4 * width, layers, heads, activation, layer_norm_epsilon: 1e-5 }
 }
 
-fn text(tower: Tower, vocabulary: usize) -> Text {
-    Text { tower, vocabulary, context_length: 77, pooling: Pooling::FirstOf(END_ID) }
+fn with_gelu(tower: Tower) -> Tower {
+    Tower { activation: Activation::Gelu, ..tower }
+}
+
+fn vision(tower: Tower, image_size: usize, patch_size: usize) -> Vision {
+    Vision { tower, image_size, patch_size, trained_size: None, registers: 0 }
+}
+
+fn clip(dimension: usize, vision: Vision, text: Tower) -> Config {
+    let pooling = Pooling::FirstOf(END_ID);
+    let text = Text { tower: text, vocabulary: 49_408, context_length: 77, pooling };
+    Config { family: Family::Clip, dimension, vision, text: Some(text) }
+}
+
+/// Both towers of the same shape.
+fn siglip(mut vision: Vision) -> Config {
+    vision.tower.activation = Activation::GeluTanh;
+    vision.tower.layer_norm_epsilon = 1e-6;
+    let (tower, pooling) = (vision.tower.clone(), Pooling::Last);
+    let text = Text { tower, vocabulary: 32_000, context_length: 64, pooling };
+    Config { family: Family::Siglip, dimension: vision.tower.width, vision, text: Some(text) }
+}
+
+fn pictures_only(family: Family, vision: Vision) -> Config {
+    Config { family, dimension: vision.tower.width, vision, text: None }
 }
 
 /// Writes a model's folder. `config.json` comes last, so that a folder that has one is complete.
@@ -100,11 +161,12 @@ pub fn write(folder: &Path, config: &Config, seed: u64, dtype: Dtype) -> Result<
     write_weights(&from, &layout::tensors(config), seed, dtype)
         .and_then(|()| fs::rename(from, to))
         .map_err(|cause| failed(&partial, cause))?;
-    let documents = [
-        (preprocessing::FILE, Preprocessing::clip_json(config.vision.image_size)),
-        (tokenizer::FILE, byte_tokenizer()),
-        (config::FILE, config.to_json(START_ID, END_ID)),
-    ];
+    let mut documents = vec![(
+        preprocessing::FILE,
+        Preprocessing::to_json(config.family, config.vision.image_size),
+    )];
+    documents.extend(tokenizer_documents(config));
+    documents.push((config::FILE, config.to_json(START_ID, END_ID)));
     for (name, mut document) in documents {
         // Whatever order the map keeps: the same bytes however this was built.
         document.sort_all_objects();
@@ -120,17 +182,22 @@ fn check(folder: &Path, config: &Config) -> Result<(), Error> {
         let message = message.to_owned();
         Err(Error::Key { file: folder.join(config::FILE), key: key.to_owned(), message })
     };
-    if config.text.vocabulary < TOKENS as usize {
-        return fault("vocab_size", "must be at least 514, which the tokenizer has");
-    }
-    if config.text.context_length < 2 {
-        return fault("max_position_embeddings", "must be at least 2");
-    }
     let vision = &config.vision;
+    if let Some(text) = &config.text {
+        if text.vocabulary < TOKENS as usize {
+            return fault("vocab_size", "must be at least 514, which the tokenizer has");
+        }
+        if text.context_length < 2 {
+            return fault("max_position_embeddings", "must be at least 2");
+        }
+    }
+    if config.family != Family::Clip && config.dimension != vision.tower.width {
+        return fault("hidden_size", "of the pictures' tower must be the length of the vectors");
+    }
     if vision.patch_size == 0 || vision.patch_size > vision.image_size {
         return fault("patch_size", "must be from 1 to the picture's size");
     }
-    for tower in [&vision.tower, &config.text.tower] {
+    for tower in [&vision.tower].into_iter().chain(config.text.as_ref().map(|text| &text.tower)) {
         if tower.heads == 0 || tower.width == 0 || !tower.width.is_multiple_of(tower.heads) {
             return fault("num_attention_heads", "must divide the width");
         }
@@ -195,7 +262,9 @@ impl Numbers<'_> {
                 return put(dtype, bytes, std::iter::repeat(value));
             }
             Init::Normal(deviation) => (deviation, 0),
-            Init::NormalBelowFirstRow(deviation) => (deviation, self.spec.shape[1]),
+            Init::NormalBelowFirstRow(deviation) => {
+                (deviation, self.spec.shape.last().copied().unwrap_or(0))
+            }
         };
         let mut random = self.random_at(start);
         let scale = (deviation / IRWIN_HALL_DEVIATION) as f32;
@@ -244,6 +313,23 @@ fn put(dtype: Dtype, bytes: &mut [u8], values: impl Iterator<Item = f32>) {
     }
 }
 
+/// The files of a tokenizer with a token per byte, in the family's form; none without texts.
+fn tokenizer_documents(config: &Config) -> Vec<(&'static str, Value)> {
+    match (&config.text, config.family) {
+        (None, _) => Vec::new(),
+        (Some(_), Family::Siglip) => vec![
+            (tokenizer::FILE, tokenizer::siglip_bytes()),
+            (
+                tokenizer::SPECIAL_TOKENS_FILES[0],
+                json!({ "tokenizer_class": "SiglipTokenizer", "pad_token": "</s>" }),
+            ),
+        ],
+        (Some(_), Family::Clip | Family::Dinov2 | Family::Vit) => {
+            vec![(tokenizer::FILE, byte_tokenizer())]
+        }
+    }
+}
+
 /// A tokenizer without merges: every byte is a token.
 fn byte_tokenizer() -> Value {
     let characters = byte_characters();
@@ -258,8 +344,10 @@ fn byte_tokenizer() -> Value {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum as _;
+
     use super::*;
-    use crate::model::Model;
+    use crate::model::{Model, Network};
 
     fn model(seed: u64, dtype: Dtype) -> (tempfile::TempDir, Model) {
         let folder = tempfile::tempdir().expect("a folder");
@@ -271,13 +359,59 @@ mod tests {
     #[test]
     fn a_random_model_is_what_was_asked_for() {
         let (_folder, model) = model(7, Dtype::F16);
-        assert_eq!(model.config, Architecture::Tiny.config(), "the architecture");
-        assert_eq!(model.weights.dtype(), Dtype::F16, "the type of the weights");
-        let tokens = model.tokenizer.encode("Ab c").expect("bytes");
+        assert_eq!(model.config(), Some(&Architecture::Tiny.config()), "the architecture");
+        let Network::Towers { weights, .. } = &model.network else { panic!("a family") };
+        assert_eq!(weights.dtype(), Dtype::F16, "the type of the weights");
+        let tokens = model.encode("Ab c").expect("bytes");
         // `a`, `b` at the end of a word, `c` at the end of a word: `!` is the first of each kind.
         let expected = [512, 64, 256 + 65, 256 + 66, 513];
         assert_eq!(tokens.ids, expected, "lower case, a token per byte, start and end");
         assert_eq!(tokens.pool_at, 4, "pooled at the end");
+    }
+
+    #[test]
+    fn every_architecture_is_read_back_as_it_was_written() {
+        for architecture in Architecture::value_variants() {
+            let folder = tempfile::tempdir().expect("a folder");
+            let mut config = architecture.config();
+            // What is left is small, and every rule of its family still holds.
+            config.vision.tower.layers = 1;
+            shrink(&mut config.vision.tower);
+            if let Some(text) = &mut config.text {
+                text.tower.layers = 1;
+                shrink(&mut text.tower);
+                text.vocabulary = 600;
+            }
+            if config.family != Family::Clip {
+                config.dimension = config.vision.tower.width;
+            }
+            write(folder.path(), &config, 1, Dtype::F16).expect("a random model");
+            let model = Model::open(folder.path()).expect("what is written can be read");
+            assert_eq!(model.config(), Some(&config), "{architecture:?}");
+            assert_eq!(model.takes_texts(), config.text.is_some(), "{architecture:?}");
+        }
+    }
+
+    fn shrink(tower: &mut Tower) {
+        let width = 2 * tower.heads;
+        (tower.width, tower.mlp_width) = (width, 4 * width);
+    }
+
+    #[test]
+    fn a_random_siglip_reads_bytes_and_pads_every_text() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = siglip(vision(tower(8, 1, 2), 32, 8));
+        config.text.iter_mut().for_each(|text| text.vocabulary = TOKENS as usize);
+        write(folder.path(), &config, 1, Dtype::F32).expect("a random model");
+        let model = Model::open(folder.path()).expect("what is written can be read");
+        let tokens = model.encode("A, b").expect("bytes");
+        // A space is written as one character of three bytes; ids start behind three others.
+        let byte = |byte: u8| u32::from(byte) + 3;
+        let space = [0xE2, 0x96, 0x81].map(byte);
+        let words = [&space[..], &[byte(b'a')], &space, &[byte(b'b'), 1]].concat();
+        assert_eq!(tokens.ids[..words.len()], words, "lower case, no comma, end token");
+        assert_eq!(tokens.ids[words.len()..], vec![1; 64 - words.len()], "padded to the end");
+        assert_eq!(tokens.pool_at, 63, "pooled at the last");
     }
 
     #[test]
@@ -319,7 +453,7 @@ mod tests {
     #[test]
     fn an_impossible_shape_is_refused() {
         let mut config = Architecture::Tiny.config();
-        config.text.tower.heads = 5;
+        config.text.as_mut().expect("it reads texts").tower.heads = 5;
         let folder = tempfile::tempdir().expect("a folder");
         let error =
             write(folder.path(), &config, 1, Dtype::F32).expect_err("32 is no multiple of 5");

@@ -34,6 +34,11 @@ impl<'a> Section<'a> {
         self.values.get(key).filter(|value| !value.is_null())
     }
 
+    /// The names of all values.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
+    }
+
     /// A nested object; empty if it is absent.
     pub(super) fn section(&self, key: &str) -> Result<Section<'a>, Error> {
         let values = match self.value(key) {

@@ -1,11 +1,15 @@
-//! From text to token ids, as the reference implementation's `CLIPTokenizer` does it.
+//! From text to token ids, as the reference implementation's tokenizers do it: `CLIPTokenizer`,
+//! and those of SigLIP.
+
+mod siglip;
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 use tokenizers::{AddedToken, TruncationParams};
 
-use super::config::Text;
+use self::siglip::Canonical;
+use super::config::{Family, Text};
 use super::{Error, Pooling};
 
 pub(super) const FILE: &str = "tokenizer.json";
@@ -29,6 +33,8 @@ const WORDS: &str =
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// What is done to a text first; `None` if nothing.
+    canonical: Option<Canonical>,
     pooling: Pooling,
     padding_id: u32,
     /// The files that it was made from.
@@ -38,7 +44,8 @@ pub struct Tokenizer {
 /// A text as the model reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokens {
-    /// At most the model's context length of ids, start and end token included, not padded.
+    /// At most the model's context length of ids, start and end token included. Padded only where
+    /// the model reads the padding, and then to the context length.
     pub ids: Vec<u32>,
     /// Index of the token whose state becomes the text's vector.
     pub pool_at: usize,
@@ -47,13 +54,13 @@ pub struct Tokens {
 // === impl Tokenizer ===
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` of a folder, or else `vocab.json` and `merges.txt`.
+    /// Reads `tokenizer.json` of a folder, or else, for CLIP, `vocab.json` and `merges.txt`.
     ///
     /// # Errors
     /// Files that can't be read or used, or that know other tokens than the model.
-    pub fn read(folder: &Path, text: &Text) -> Result<Self, Error> {
+    pub(super) fn read(folder: &Path, family: Family, text: &Text) -> Result<Self, Error> {
         let file = folder.join(FILE);
-        let (file, source, document) = if file.exists() {
+        let (file, source, document) = if file.exists() || family != Family::Clip {
             let source = read(&file)?;
             (file, source.clone(), source)
         } else {
@@ -69,29 +76,52 @@ impl Tokenizer {
         let truncation = TruncationParams { max_length: text.context_length, ..Default::default() };
         inner.with_truncation(Some(truncation)).map_err(|error| fault(error.to_string()))?;
 
-        let mut source = source;
-        let padding_id = add_special_tokens(folder, &mut inner, &mut source)?;
-        let mut tokenizer = Self { inner, pooling: text.pooling, padding_id: 0, source };
-        let nothing = tokenizer.encode("")?;
-        let Some(&end_id) = nothing.ids.last() else {
-            return Err(fault("it does not put an end token behind a text".to_owned()));
-        };
-        if let Pooling::FirstOf(id) = text.pooling
-            && !nothing.ids.contains(&id)
-        {
-            return Err(fault(format!(
-                "the model waits for end token {id}, texts end in {end_id}"
-            )));
+        let mut tokenizer =
+            Self { inner, canonical: None, pooling: text.pooling, padding_id: 0, source };
+        match family {
+            Family::Siglip => tokenizer.set_up_siglip(folder, &document, text)?,
+            Family::Clip | Family::Dinov2 | Family::Vit => {
+                let padding_id =
+                    add_special_tokens(folder, &mut tokenizer.inner, &mut tokenizer.source)?;
+                let end_id = tokenizer.check_end(text).map_err(fault)?;
+                tokenizer.padding_id = padding_id.unwrap_or(end_id);
+            }
         }
         let highest = tokenizer.inner.get_vocab(true).into_values().max().unwrap_or(0);
         if highest as usize >= text.vocabulary {
-            return Err(fault(format!(
-                "it has token {highest}, the model only {}",
-                text.vocabulary
-            )));
+            let message = format!("it has token {highest}, the model only {}", text.vocabulary);
+            return Err(fault(message));
         }
-        tokenizer.padding_id = padding_id.unwrap_or(end_id);
         Ok(tokenizer)
+    }
+
+    fn set_up_siglip(&mut self, folder: &Path, document: &[u8], text: &Text) -> Result<(), Error> {
+        let canonical = Canonical::of(folder, document)?;
+        canonical.set_up(&mut self.inner).map_err(|error| {
+            let (file, message) = (folder.join(FILE), error.to_string());
+            Error::Tokenizer { file, message }
+        })?;
+        let padding = canonical.padding(folder, &self.inner, text.context_length)?;
+        // What changes the tokens of a text belongs to the model's identity.
+        let set_up = format!("\0{canonical:?} {:?} {}", padding.direction, padding.pad_id);
+        self.source.extend_from_slice(set_up.as_bytes());
+        self.padding_id = padding.pad_id;
+        self.canonical = Some(canonical);
+        self.inner.with_padding(Some(padding));
+        Ok(())
+    }
+
+    /// The token that texts end in, which must be the one that the model waits for.
+    fn check_end(&self, text: &Text) -> Result<u32, String> {
+        let nothing = self.encode("").map_err(|error| error.to_string())?;
+        let end_id = nothing.ids.last().copied();
+        let end_id = end_id.ok_or("it does not put an end token behind a text")?;
+        match text.pooling {
+            Pooling::FirstOf(id) if !nothing.ids.contains(&id) => {
+                Err(format!("the model waits for end token {id}, texts end in {end_id}"))
+            }
+            Pooling::FirstOf(_) | Pooling::HighestId | Pooling::Last => Ok(end_id),
+        }
     }
 
     /// The tokens of a text, cut to the model's context length.
@@ -100,14 +130,15 @@ impl Tokenizer {
     /// Never with a byte-level vocabulary, which has a token for everything; another kind may
     /// meet a character that it does not know.
     pub fn encode(&self, text: &str) -> Result<Tokens, Error> {
-        let encoding = self.inner.encode_fast(text, true);
+        let canonical = self.canonical.map(|canonical| canonical.text(text));
+        let encoding = self.inner.encode_fast(canonical.as_deref().unwrap_or(text), true);
         let encoding = encoding.map_err(|error| Error::Encode { message: error.to_string() })?;
         let ids = encoding.get_ids().to_vec();
         Ok(Tokens { pool_at: self.pooling.position(&ids), ids })
     }
 
-    /// What fills up the shorter texts of a batch. The vectors do not depend on it: attention in a
-    /// text only looks back, and padding stands at the end.
+    /// What fills up the shorter texts of a batch. The vectors do not depend on it: either attention
+    /// in a text only looks back, and padding stands at the end, or all texts are of one length.
     pub fn padding_id(&self) -> u32 {
         self.padding_id
     }
@@ -126,6 +157,7 @@ impl Pooling {
         let id = match self {
             Self::HighestId => ids.iter().copied().max(),
             Self::FirstOf(id) => Some(id),
+            Self::Last => return ids.len().saturating_sub(1),
         };
         ids.iter().position(|&other| Some(other) == id).unwrap_or(0)
     }
@@ -190,6 +222,34 @@ pub(super) fn document(vocabulary: &Value, merges: &Value, start_id: u32, end_id
             "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
             "vocab": vocabulary, "merges": merges,
         },
+    })
+}
+
+/// A tokenizer of SigLIP's form that knows nothing but bytes.
+pub(super) fn siglip_bytes() -> Value {
+    const PIECES: [&str; 3] = ["<pad>", "</s>", "<unk>"];
+    let bytes = (0..=u8::MAX).map(|byte| format!("<0x{byte:02X}>"));
+    let pieces = PIECES.map(str::to_owned).into_iter().chain(bytes);
+    let vocabulary: Vec<Value> = pieces.map(|piece| json!([piece, 0.0])).collect();
+    let space = json!({
+        "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true,
+    });
+    let end = json!({ "SpecialToken": { "id": "</s>", "type_id": 0 } });
+    json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": [],
+        "normalizer": null,
+        "pre_tokenizer": space,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{ "Sequence": { "id": "A", "type_id": 0 } }, end],
+            "pair": [{ "Sequence": { "id": "A", "type_id": 0 } }, { "Sequence": { "id": "B", "type_id": 0 } }, end],
+            "special_tokens": { "</s>": { "id": "</s>", "ids": [1], "tokens": ["</s>"] } },
+        },
+        "decoder": space,
+        "model": { "type": "Unigram", "unk_id": 2, "vocab": vocabulary, "byte_fallback": true },
     })
 }
 
@@ -261,5 +321,6 @@ mod tests {
         assert_eq!(Pooling::HighestId.position(&ids), 0, "the first 9");
         assert_eq!(Pooling::FirstOf(7).position(&ids), 2, "the first 7");
         assert_eq!(Pooling::FirstOf(5).position(&ids), 0, "as the reference: the very first");
+        assert_eq!(Pooling::Last.position(&ids), 4, "whatever it is");
     }
 }

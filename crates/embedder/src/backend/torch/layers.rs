@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
+use crate::model::names::LayerNames;
 use crate::model::{Activation, Dtype, Tower, Weights};
 
 /// Reads weights and puts them on the device.
@@ -15,8 +16,8 @@ pub(super) struct Loader<'a> {
 /// `x W^T + b`.
 #[derive(Debug)]
 pub(super) struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
+    pub(super) weight: Tensor,
+    pub(super) bias: Option<Tensor>,
 }
 
 #[derive(Debug)]
@@ -40,17 +41,25 @@ struct Layer {
     attention_norm: LayerNorm,
     attention: Attention,
     mlp_norm: LayerNorm,
-    widen: Linear,
-    narrow: Linear,
-    activation: Activation,
+    mlp: Mlp,
+    /// What the outputs of both parts are multiplied with.
+    scales: Option<[Tensor; 2]>,
 }
 
 #[derive(Debug)]
-struct Attention {
+pub(super) struct Attention {
     /// Queries, keys and values in one product.
     inputs: Linear,
     output: Linear,
     heads: i64,
+}
+
+/// The feed-forward part of a layer.
+#[derive(Debug)]
+pub(super) struct Mlp {
+    widen: Linear,
+    narrow: Linear,
+    activation: Activation,
 }
 
 // === impl Loader ===
@@ -80,6 +89,12 @@ impl<'a> Loader<'a> {
         Ok(Linear { weight: self.tensor(&format!("{name}.weight"))?, bias: None })
     }
 
+    /// A product with a bias.
+    pub(super) fn linear(&self, name: &str) -> Result<Linear, TchError> {
+        let bias = Some(self.tensor(&format!("{name}.bias"))?);
+        Ok(Linear { weight: self.tensor(&format!("{name}.weight"))?, bias })
+    }
+
     pub(super) fn norm(&self, name: &str, tower: &Tower) -> Result<LayerNorm, TchError> {
         Ok(LayerNorm {
             weight: self.tensor(&format!("{name}.weight"))?,
@@ -89,33 +104,37 @@ impl<'a> Loader<'a> {
         })
     }
 
-    /// The layers of `{name}.encoder`.
+    pub(super) fn mlp(&self, widen: &str, narrow: &str, tower: &Tower) -> Result<Mlp, TchError> {
+        let (widen, narrow) = (self.linear(widen)?, self.linear(narrow)?);
+        Ok(Mlp { widen, narrow, activation: tower.activation })
+    }
+
+    /// All layers of a tower.
     pub(super) fn encoder(
         &self,
-        name: &str,
+        names: &LayerNames,
         tower: &Tower,
         is_causal: bool,
     ) -> Result<Encoder, TchError> {
-        let layer = |i| self.layer(&format!("{name}.encoder.layers.{i}"), tower);
-        let layers = (0..tower.layers).map(layer).collect::<Result<_, _>>()?;
-        Ok(Encoder { layers, is_causal })
+        let layers = (0..tower.layers).map(|i| self.layer(i, names, tower));
+        Ok(Encoder { layers: layers.collect::<Result<_, _>>()?, is_causal })
     }
 
-    fn layer(&self, name: &str, tower: &Tower) -> Result<Layer, TchError> {
-        let attention = format!("{name}.self_attn");
+    fn layer(&self, i: usize, names: &LayerNames, tower: &Tower) -> Result<Layer, TchError> {
+        let of_layer = |part: &str| format!("{}.{i}.{part}", names.stack);
+        let scales = names.scales.map(|[attention, mlp]| {
+            Ok::<_, TchError>([self.tensor(&of_layer(attention))?, self.tensor(&of_layer(mlp))?])
+        });
         Ok(Layer {
-            attention_norm: self.norm(&format!("{name}.layer_norm1"), tower)?,
+            attention_norm: self.norm(&of_layer(names.attention_norm), tower)?,
             attention: Attention {
-                inputs: self.joined(
-                    ["q_proj", "k_proj", "v_proj"].map(|part| format!("{attention}.{part}")),
-                )?,
-                output: self.joined([format!("{attention}.out_proj")])?,
+                inputs: self.joined(names.attention_inputs.map(of_layer))?,
+                output: self.linear(&of_layer(names.attention_output))?,
                 heads: tower.heads as i64,
             },
-            mlp_norm: self.norm(&format!("{name}.layer_norm2"), tower)?,
-            widen: self.joined([format!("{name}.mlp.fc1")])?,
-            narrow: self.joined([format!("{name}.mlp.fc2")])?,
-            activation: tower.activation,
+            mlp_norm: self.norm(&of_layer(names.mlp_norm), tower)?,
+            mlp: self.mlp(&of_layer(names.widen), &of_layer(names.narrow), tower)?,
+            scales: scales.transpose()?,
         })
     }
 
@@ -162,13 +181,16 @@ impl Encoder {
 impl Layer {
     fn forward(&self, states: &Tensor, is_causal: bool) -> Result<Tensor, TchError> {
         let attended = self.attention.forward(&self.attention_norm.forward(states)?, is_causal)?;
-        let states = states.f_add(&attended)?;
-        let wide = self.widen.forward(&self.mlp_norm.forward(&states)?)?;
-        let active = match self.activation {
-            Activation::Gelu => wide.f_gelu("none")?,
-            Activation::QuickGelu => wide.f_mul(&wide.f_mul_scalar(1.702)?.f_sigmoid()?)?,
-        };
-        states.f_add(&self.narrow.forward(&active)?)
+        let states = states.f_add(&self.scaled(attended, 0)?)?;
+        let thought = self.mlp.forward(&self.mlp_norm.forward(&states)?)?;
+        states.f_add(&self.scaled(thought, 1)?)
+    }
+
+    fn scaled(&self, output: Tensor, part: usize) -> Result<Tensor, TchError> {
+        match &self.scales {
+            Some(scales) => output.f_mul(&scales[part]),
+            None => Ok(output),
+        }
     }
 }
 
@@ -176,24 +198,64 @@ impl Layer {
 
 impl Attention {
     fn forward(&self, states: &Tensor, is_causal: bool) -> Result<Tensor, TchError> {
-        let (batch, positions, width) = states.size3()?;
-        let head_width = width / self.heads;
-        // [batch, positions, 3 * width] to three of [batch, heads, positions, head width].
-        let inputs = self.inputs.forward(states)?;
+        let shape = states.size();
+        let [queries, keys, values] = Self::split(&self.inputs.forward(states)?, self.heads)?;
+        let attended = Self::attend(&queries, &keys, &values, is_causal)?;
+        self.output.forward(&attended.f_transpose(1, 2)?.f_reshape(shape)?)
+    }
+
+    /// From [batch, positions, N * width] to N of [batch, heads, positions, head width].
+    pub(super) fn split<const N: usize>(
+        inputs: &Tensor,
+        heads: i64,
+    ) -> Result<[Tensor; N], TchError> {
+        let (batch, positions, width) = inputs.size3()?;
+        let head_width = width / (N as i64 * heads);
         let inputs = inputs
-            .f_view([batch, positions, 3, self.heads, head_width])?
+            .f_view([batch, positions, N as i64, heads, head_width])?
             .f_permute([2, 0, 3, 1, 4])?;
-        let [queries, keys, values] = [0, 1, 2].map(|part| inputs.f_select(0, part));
-        let attended = Tensor::f_scaled_dot_product_attention(
-            &queries?,
-            &keys?,
-            &values?,
+        let mut parts = [const { None }; N];
+        for (i, part) in (0..).zip(&mut parts) {
+            *part = Some(inputs.f_select(0, i)?);
+        }
+        Ok(parts.map(|part| part.expect("each was set just now")))
+    }
+
+    /// From queries of [batch, heads, positions, head width] to the same.
+    pub(super) fn attend(
+        queries: &Tensor,
+        keys: &Tensor,
+        values: &Tensor,
+        is_causal: bool,
+    ) -> Result<Tensor, TchError> {
+        Tensor::f_scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
             None::<Tensor>,
             0.0,
             is_causal,
             None,
             false,
-        )?;
-        self.output.forward(&attended.f_transpose(1, 2)?.f_reshape([batch, positions, width])?)
+        )
+    }
+}
+
+// === impl Mlp ===
+
+impl Mlp {
+    pub(super) fn forward(&self, states: &Tensor) -> Result<Tensor, TchError> {
+        let wide = self.widen.forward(states)?;
+        let active = match self.activation {
+            Activation::Gelu => wide.f_gelu("none")?,
+            Activation::GeluTanh => wide.f_gelu("tanh")?,
+            Activation::QuickGelu => wide.f_mul(&wide.f_mul_scalar(1.702)?.f_sigmoid()?)?,
+            Activation::SwiGlu => {
+                let half = wide.size().last().copied().unwrap_or(0) / 2;
+                let [gate, value] = [0, half].map(|start| wide.f_narrow(-1, start, half));
+                gate?.f_silu()?.f_mul(&value?)?
+            }
+        };
+        self.narrow.forward(&active)
     }
 }

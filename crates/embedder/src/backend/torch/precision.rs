@@ -5,7 +5,7 @@
 
 use super::{Towers, rows};
 use crate::backend::{Device, DtypeChoice, Error, Output};
-use crate::model::{Dtype, Model, Tokens};
+use crate::model::{Dtype, Model, Network, Tokens};
 
 /// Lowest cosine to the vectors in single precision that is served. Nearest neighbours of real
 /// pictures differ by more than the 0.001 that this leaves.
@@ -21,6 +21,14 @@ const TEXTS: [&str; 3] = [
 
 /// Loads the towers in the type that was asked for, or the best that the device has.
 pub(super) fn choose(model: &Model, device: Device, choice: DtypeChoice) -> Result<Towers, Error> {
+    if let Network::Script(_) = model.network {
+        // What it was traced with may be written into it.
+        return match choice {
+            DtypeChoice::Auto | DtypeChoice::F32 => Towers::load(model, device, Dtype::F32),
+            DtypeChoice::F16 => Err(Error::HalfScript(Dtype::F16)),
+            DtypeChoice::Bf16 => Err(Error::HalfScript(Dtype::Bf16)),
+        };
+    }
     let candidates: &[Dtype] = match (choice, device) {
         (DtypeChoice::Auto, Device::Cuda { .. }) => &[Dtype::F16, Dtype::Bf16],
         (DtypeChoice::Auto, Device::Cpu) | (DtypeChoice::F32, _) => &[],
@@ -83,9 +91,9 @@ struct Probes {
 
 impl Probes {
     fn of(model: &Model) -> Result<Self, Error> {
-        let edge = model.config.vision.image_size;
+        let edge = model.image_size();
         let pictures = (0..PICTURES).map(|seed| picture(edge, seed)).collect();
-        let texts = TEXTS.iter().map(|text| model.tokenizer.encode(text));
+        let texts = TEXTS.iter().filter(|_| model.takes_texts()).map(|text| model.encode(text));
         let texts =
             texts.collect::<Result<_, _>>().map_err(|error| Error::Load(error.to_string()))?;
         Ok(Self { pictures, texts })

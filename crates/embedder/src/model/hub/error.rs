@@ -23,7 +23,7 @@ pub enum Error {
     Token { id: String, endpoint: String },
     #[error("`{id}` has no revision `{revision}`")]
     NoRevision { id: String, revision: String },
-    #[error("`{id}` at `{revision}` has no `{file}`, so it is no CLIP model that can be read")]
+    #[error("`{id}` at `{revision}` has no `{file}`, so it is no model that can be read")]
     NoFile { id: String, revision: String, file: String },
     #[error(
         "`{id}` at `{revision}` has no `model.safetensors`; if another revision has it, name that \
@@ -47,6 +47,9 @@ pub enum Error {
          download it, and there is no folder of that name here", cache.display()
     )]
     NotCached { id: String, revision: String, cache: PathBuf },
+    /// What came is not a model that can be read.
+    #[error(transparent)]
+    Unreadable(#[from] Box<super::super::Error>),
     #[error("another process has held `{}` for too long", .0.display())]
     Locked(PathBuf),
     #[error("write to the cache at `{}`: {cause}", path.display())]
