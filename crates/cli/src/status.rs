@@ -151,7 +151,9 @@ fn facts(model: &embedder::Model) -> Facts {
     facts.add("runs on", format!("{} in {}", model.device, model.dtype));
     facts.add("batches of", model.max_batch_size);
     facts.add("looks at", output::dimensions(model.image_size, model.image_size));
-    facts.add("reads", format!("{} tokens", model.context_length));
+    if model.context_length > 0 {
+        facts.add("reads", format!("{} tokens", model.context_length));
+    }
     facts
 }
 

@@ -19,7 +19,8 @@ use sha2::{Digest as _, Sha256};
 /// The commit that all revisions are at, unless the hub behaves otherwise.
 pub const COMMIT: &str = "00112233445566778899aabbccddeeff00112233";
 
-const WEIGHTS: &str = "model.safetensors";
+/// How the names of large files end.
+const WEIGHTS: &str = ".safetensors";
 
 /// Serves one model until it is dropped.
 #[derive(Debug)]
@@ -295,7 +296,7 @@ impl Shared {
     }
 
     fn found(&self, file: &str, commit: &str, port: u16) -> Answer {
-        if file != WEIGHTS {
+        if !file.ends_with(WEIGHTS) {
             let path = format!("/api/resolve-cache/models/{commit}/{file}");
             return Answer::of(307).with("location", path).with("x-repo-commit", commit);
         }

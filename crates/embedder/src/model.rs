@@ -57,7 +57,7 @@ pub struct Model {
 #[derive(Debug)]
 pub enum Network {
     /// The towers of a known family.
-    Towers { config: Config, weights: Weights },
+    Towers { config: Box<Config>, weights: Weights },
     /// Whatever the program does.
     Script(Script),
 }
@@ -120,7 +120,8 @@ impl Model {
             None => None,
         };
         let weights = Weights::open(folder, &config)?;
-        Ok(Self { network: Network::Towers { config, weights }, preprocessing, tokenizer })
+        let network = Network::Towers { config: Box::new(config), weights };
+        Ok(Self { network, preprocessing, tokenizer })
     }
 
     /// The architecture; `None` if the model is a program of its own.

@@ -2,6 +2,7 @@
 #![cfg(feature = "torch")]
 
 use std::io::Cursor;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -175,6 +176,34 @@ async fn the_model_is_described() {
     assert_eq!(embedded.model_fingerprint, model.fingerprint, "the vectors are this model's");
     assert_eq!(model.fingerprint.len(), 64, "a BLAKE3 hash in hexadecimal");
     fixture.stop().await;
+}
+
+/// A family without texts, and a program of its own, whose vectors nothing in its folder describes.
+#[tokio::test]
+async fn a_model_of_pictures_only_takes_pictures_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut vit = Architecture::PlainB16.config();
+    (vit.vision.tower.width, vit.vision.tower.layers, vit.dimension) = (24, 1, 24);
+    (vit.vision.image_size, vit.vision.patch_size) = (28, 14);
+    random::write(folder.path(), &vit, 1, Dtype::F32).expect("a model");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/families/script");
+    for (model, dimension) in [(folder.path(), 24), (&script, 20)] {
+        let mut fixture = Fixture::start(|config| config.model = model.into()).await;
+        let described = fixture.client.get_model(proto::GetModelRequest {}).await;
+        let described = described.expect("an answer").into_inner().model.expect("a model");
+        assert_eq!(described.modalities, [i32::from(proto::Modality::Image)], "pictures only");
+        assert_eq!((described.image_size, described.context_length), (28, 0), "its inputs");
+        assert_eq!(described.dimension, dimension, "its vectors");
+        let answer =
+            fixture.embed(vec![picture(1, 20, 20), text("a cat")]).await.expect("an answer");
+        assert_eq!(embedding(&answer.results[0]).values.len() as u32, dimension, "a vector");
+        let violation = violation(&answer.results[1]);
+        assert_eq!(
+            (violation.field.as_str(), violation.reason),
+            ("inputs[1].text", Reason::Unsupported)
+        );
+        fixture.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Models from a hub: `--model org/name` against one that runs here, with every way it can fail.
 
 mod download;
+mod families;
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;

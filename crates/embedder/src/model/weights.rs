@@ -226,7 +226,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let config = Architecture::Tiny.config();
         random::write(folder.path(), &config, 1, Dtype::F32).expect("a random model");
-        let mut wider = config.clone();
+        let mut wider = config;
         wider.vision.tower.layers += 1;
         let text = wider.text.as_mut().expect("it reads texts");
         text.tower.mlp_width += 1;

@@ -37,12 +37,35 @@ impl Script {
     /// From pictures of [batch, row, column, channel] to [batch, dimension].
     pub(super) fn forward(&self, levels: &Tensor) -> Result<Tensor, TchError> {
         let output = self.module.forward_ts(&[self.normaliser.forward(levels)?])?;
-        let (shape, batch) = (output.size(), levels.size()[0]);
-        match shape.as_slice() {
-            [count, _] | [count, _, 1, 1] if *count == batch => output.f_flatten(1, -1),
-            _ => Err(TchError::Shape(format!(
-                "the program gives {shape:?} for {batch} pictures, not [{batch}, dimension]"
-            ))),
+        vectors(&output, levels.size()[0])
+    }
+}
+
+/// What the program gives, as [batch, dimension].
+fn vectors(output: &Tensor, batch: i64) -> Result<Tensor, TchError> {
+    let shape = output.size();
+    match shape.as_slice() {
+        [count, _] | [count, _, 1, 1] if *count == batch => output.f_flatten(1, -1),
+        _ => Err(TchError::Shape(format!(
+            "the program gives {shape:?} for {batch} pictures, not [{batch}, dimension]"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_must_give_a_vector_per_picture() {
+        let of = |shape: &[i64]| {
+            vectors(&Tensor::zeros(shape, (Kind::Float, Device::Cpu)), 2).map(|rows| rows.size())
+        };
+        assert_eq!(of(&[2, 5]).expect("vectors"), [2, 5], "as they are");
+        assert_eq!(of(&[2, 5, 1, 1]).expect("vectors"), [2, 5], "pooled, but not flattened");
+        for shape in [&[1, 5][..], &[2], &[2, 5, 7, 7], &[10]] {
+            let fault = of(shape).expect_err("no vectors").to_string();
+            assert!(fault.contains("[2, dimension]"), "what was expected: {fault}");
         }
     }
 }

@@ -116,18 +116,25 @@ impl Canonical {
     }
 }
 
-/// Lower case, without punctuation, with single spaces.
+/// Lower case, without punctuation, with single spaces. The reference puts the mark of a word in
+/// front of all, so that a space which the text begins with is a second one.
 fn words(text: &str, is_lower: bool) -> String {
     // As a whole and not letter by letter: a sigma at the end of a word has a form of its own.
     let text = if is_lower { text.to_lowercase() } else { text.to_owned() };
     let kept: String = text.chars().filter(|character| !character.is_ascii_punctuation()).collect();
-    let is_space = |character: char| {
-        // The reference's language takes four more control characters for spaces than ours.
-        character.is_whitespace()
-            || character == WORD_START
-            || ('\x1c'..='\x1f').contains(&character)
-    };
-    kept.split(is_space).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    let words: Vec<_> = kept.split(is_space).filter(|word| !word.is_empty()).collect();
+    if words.is_empty() {
+        return String::new();
+    }
+    let words = words.join(" ");
+    if kept.starts_with(is_space) { format!("{WORD_START} {words}") } else { words }
+}
+
+/// What the reference takes for a space: with the mark of a word, and four control characters that
+/// are none to Unicode.
+fn is_space(character: char) -> bool {
+    let is_separator = ('\x1c'..='\x1f').contains(&character);
+    is_separator || character.is_whitespace() || character == WORD_START
 }
 
 #[cfg(test)]
@@ -137,11 +144,12 @@ mod tests {
     #[test]
     fn a_text_becomes_lower_case_words() {
         for (text, expected) in [
-            ("  A photo,\tof \"two\" CATS! ", "a photo of two cats"),
+            ("A photo,\tof \"two\" CATS! ", "a photo of two cats"),
+            (" ... a cat", "\u{2581} a cat"),
             ("don't_stop \u{2581}now", "dontstop now"),
-            ("ΣΟΦΟΣ\u{a0}\u{1f}x", "σοφος x"),
+            ("ΣΟΦΟΣ\u{a0}\u{1f}x", "σοφο\u{3c2} x"),
             ("¿Qué?", "¿qué"),
-            ("...", ""),
+            (" ...", ""),
         ] {
             assert_eq!(words(text, true), expected, "{text:?}");
         }
