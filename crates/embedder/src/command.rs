@@ -277,6 +277,30 @@ mod tests {
     }
 
     #[test]
+    fn a_model_of_pictures_only_is_told_as_such() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path().to_str().expect("UTF-8");
+        let small = ["--vision-width", "24", "--vision-heads", "2", "--vision-layers", "1"];
+        let random = [&["random", "--arch", "DINOv2-B-14"][..], &small, &[dir]].concat();
+        let inspected = run(&random).expect("a random model");
+        for part in ["DINOv2", "positions trained for 518 x 518", "none: the model takes pictures"]
+        {
+            assert!(inspected.contains(part), "{part} in: {inspected}");
+        }
+        let error = run(&[&random[..], &["--text-heads", "2"]].concat()).expect_err("no texts");
+        assert!(error.to_string().contains("--text-heads"), "the option is named: {error}");
+    }
+
+    #[test]
+    fn a_program_is_told_with_its_file() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/families/script");
+        let inspected = run(&["inspect", dir]).expect("a program");
+        for part in ["TorchScript", "model.pt", "28 x 28 pixels", "short edge to 35"] {
+            assert!(inspected.contains(part), "{part} in: {inspected}");
+        }
+    }
+
+    #[test]
     fn a_folder_that_is_no_model_is_explained() {
         let folder = tempfile::tempdir().expect("a folder");
         let error = run(&["inspect", folder.path().to_str().expect("UTF-8")]).expect_err("empty");

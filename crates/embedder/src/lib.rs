@@ -5,7 +5,7 @@
 //!           adapter    CPU pool      lanes      forward pass
 //! ```
 //!
-//! The crate reads CLIP models as Hugging Face folders ([`model`]), brings files into the form
+//! The crate reads models as Hugging Face folders ([`model`]), brings files into the form
 //! that they take ([`preprocess`]), collects what waits together into batches, and computes
 //! ([`backend`]). It keeps no state: no cache, no index, no names of pictures; that is the search
 //! service's work. From a network it fetches nothing but models of the Hugging Face hub.

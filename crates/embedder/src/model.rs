@@ -91,8 +91,21 @@ pub enum Error {
     Encode { message: String },
     #[error("`{}` is not a safetensors file that can be used: {message}", file.display())]
     Weights { file: PathBuf, message: String },
-    #[error("`{}` does not fit its configuration:\n  - {}", file.display(), faults.join("\n  - "))]
-    Tensors { file: PathBuf, faults: Vec<String> },
+    #[error(
+        "`{}` does not fit its configuration, of a {} model:\n  - {}", file.display(),
+        family.as_str(), faults.join("\n  - ")
+    )]
+    Tensors { file: PathBuf, family: Family, faults: Vec<String> },
+}
+
+impl Error {
+    /// Names the family whose rule a key breaks.
+    fn of_family(mut self, family: Family) -> Self {
+        if let Self::Key { message, .. } = &mut self {
+            message.push_str(&format!(" (read as a {} model)", family.as_str()));
+        }
+        self
+    }
 }
 
 impl Model {

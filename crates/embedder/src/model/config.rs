@@ -137,25 +137,26 @@ impl Config {
     pub fn read(folder: &Path) -> Result<Self, Error> {
         let file = folder.join(FILE);
         let root = section::read(&file)?;
-        match root.text("model_type", "clip")? {
-            "clip" => clip::read(&root),
-            "siglip" => siglip::read(&root),
-            "dinov2" => vit::read_dino(&root, false),
-            "dinov2_with_registers" => vit::read_dino(&root, true),
-            "vit" => vit::read(&root),
-            "siglip2" => Err(root.fault(
-                "model_type",
-                "is `siglip2`, whose pictures keep their shape (NaFlex), which is not supported; \
-                 the models of SigLIP 2 for one size have `siglip`",
-            )),
+        let (family, config) = match root.text("model_type", "clip")? {
+            "clip" => (Family::Clip, clip::read(&root)),
+            "siglip" => (Family::Siglip, siglip::read(&root)),
+            "dinov2" => (Family::Dinov2, vit::read_dino(&root, false)),
+            "dinov2_with_registers" => (Family::Dinov2, vit::read_dino(&root, true)),
+            "vit" => (Family::Vit, vit::read(&root)),
+            "siglip2" => {
+                let message = "is `siglip2`, whose pictures keep their shape (NaFlex), which is \
+                               not supported; the models of SigLIP 2 for one size have `siglip`";
+                return Err(root.fault("model_type", message));
+            }
             other => {
                 let message = format!(
                     "is `{other}`, only `clip`, `siglip`, `dinov2`, `dinov2_with_registers` and \
                      `vit` are supported"
                 );
-                Err(root.fault("model_type", message))
+                return Err(root.fault("model_type", message));
             }
-        }
+        };
+        config.map_err(|error| error.of_family(family))
     }
 
     /// The same as `config.json`, for a tokenizer with these tokens.
@@ -406,6 +407,8 @@ mod tests {
         ] {
             let fault = fault(json);
             assert!(fault.contains(key) && fault.contains(FILE), "{key} of {FILE} in: {fault}");
+            let family = if json.contains("siglip") { "SigLIP" } else { "" };
+            assert!(fault.contains(family), "the family in: {fault}");
         }
     }
 }

@@ -45,3 +45,38 @@ impl Script {
         &self.map
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::model::Model;
+
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        let processor = r#"{"size": {"height": 8, "width": 8}, "do_center_crop": false}"#;
+        fs::write(folder.path().join("preprocessor_config.json"), processor).expect("write it");
+        folder
+    }
+
+    #[test]
+    fn the_program_is_the_model_s_identity() {
+        let folder = folder();
+        let [one, other] = ["one", "other"].map(|program| {
+            fs::write(folder.path().join(FILE), program).expect("write a program");
+            Model::open(folder.path()).expect("a program").fingerprint()
+        });
+        assert_ne!(one, other, "another program, another model");
+    }
+
+    #[test]
+    fn weights_of_a_family_go_before_a_program() {
+        let folder = folder();
+        for file in [FILE, weights::FILE] {
+            fs::write(folder.path().join(file), "").expect("write a file");
+        }
+        let error = Model::open(folder.path()).expect_err("no config").to_string();
+        assert!(error.contains("config.json"), "read as a family's folder: {error}");
+    }
+}

@@ -95,7 +95,8 @@ impl Weights {
         let specs = layout::tensors(config);
         let faults: Vec<String> = specs.iter().filter_map(|spec| weights.fault(spec)).collect();
         if !faults.is_empty() {
-            return Err(Error::Tensors { file: weights.file, faults });
+            let family = config.family;
+            return Err(Error::Tensors { file: weights.file, family, faults });
         }
         Ok(weights)
     }
