@@ -143,7 +143,8 @@ impl Embedder {
         }
         model.check(&input)?;
         let inputs = vec![v1::EmbedInput { content: Some(input.into()) }];
-        let response = match self.client.clone().embed(v1::EmbedRequest { inputs }).await {
+        let request = v1::EmbedRequest { inputs, ..v1::EmbedRequest::default() };
+        let response = match self.client.clone().embed(request).await {
             Ok(response) => response.into_inner(),
             Err(status) => return Err(self.failed(&status)),
         };
@@ -249,7 +250,7 @@ impl From<Embedded> for v1::Embedding {
             height: image.height,
             format: image.format,
         });
-        Self { values: embedded.vector.into_values(), image }
+        Self { values: embedded.vector.into_values(), image, ..Self::default() }
     }
 }
 

@@ -122,8 +122,9 @@ mod tests {
         EmbedderService, EmbedderServiceServer,
     };
     use clipmesh_proto::ids::{CollectionName, Fingerprint};
+    use futures::stream::BoxStream;
     use tokio::net::TcpListener;
-    use tonic::{Request, Response, Status};
+    use tonic::{Request, Response, Status, Streaming};
 
     use super::*;
     use crate::cache::memory::Memory;
@@ -136,10 +137,19 @@ mod tests {
 
     #[tonic::async_trait]
     impl EmbedderService for Stranger {
+        type EmbedStreamStream = BoxStream<'static, Result<v1::EmbedStreamResponse, Status>>;
+
         async fn embed(
             &self,
             _: Request<v1::EmbedRequest>,
         ) -> Result<Response<v1::EmbedResponse>, Status> {
+            Err(Status::unimplemented("it is never asked"))
+        }
+
+        async fn embed_stream(
+            &self,
+            _: Request<Streaming<v1::EmbedStreamRequest>>,
+        ) -> Result<Response<Self::EmbedStreamStream>, Status> {
             Err(Status::unimplemented("it is never asked"))
         }
 

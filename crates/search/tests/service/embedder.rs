@@ -14,10 +14,11 @@ use clipmesh_proto::embedder::v1::embed_result::Outcome;
 use clipmesh_proto::embedder::v1::embedder_service_server::{
     EmbedderService, EmbedderServiceServer,
 };
+use futures::stream::BoxStream;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// Length of its vectors.
 pub(crate) const DIMENSION: usize = 4;
@@ -124,6 +125,8 @@ impl Drop for Watch<'_> {
 
 #[tonic::async_trait]
 impl EmbedderService for Embedder {
+    type EmbedStreamStream = BoxStream<'static, Result<v1::EmbedStreamResponse, Status>>;
+
     async fn embed(
         &self,
         request: Request<v1::EmbedRequest>,
@@ -141,6 +144,13 @@ impl EmbedderService for Embedder {
         Ok(Response::new(v1::EmbedResponse { results, model_fingerprint }))
     }
 
+    async fn embed_stream(
+        &self,
+        _: Request<Streaming<v1::EmbedStreamRequest>>,
+    ) -> Result<Response<Self::EmbedStreamStream>, Status> {
+        Err(Status::unimplemented("the search service asks for one input at a time"))
+    }
+
     async fn get_model(
         &self,
         _: Request<v1::GetModelRequest>,
@@ -154,6 +164,7 @@ impl EmbedderService for Embedder {
                 max_image_bytes: 1 << 20,
                 max_image_pixels: 1 << 20,
                 max_text_bytes: MAX_TEXT_BYTES,
+                ..v1::Limits::default()
             }),
             ..v1::Model::default()
         };
@@ -172,7 +183,7 @@ fn embed(i: usize, input: v1::EmbedInput) -> v1::EmbedResult {
     let outcome = match outcome {
         Ok((values, image)) => {
             let values = Embedding::new(values.to_vec()).expect("a direction").into_values();
-            Outcome::Embedding(v1::Embedding { values, image })
+            Outcome::Embedding(v1::Embedding { values, image, ..v1::Embedding::default() })
         }
         Err(violation) => Outcome::Error(code::to_rpc(&violation.into_status())),
     };
