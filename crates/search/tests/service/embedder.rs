@@ -43,6 +43,8 @@ struct State {
     is_busy: Mutex<bool>,
     /// Inputs that were taken on.
     calls: AtomicUsize,
+    /// The priorities of the calls, in their order.
+    priorities: Mutex<Vec<v1::Priority>>,
     /// Calls that ended before they were answered.
     abandoned: AtomicUsize,
     /// What each call needs to go on.
@@ -57,6 +59,7 @@ impl Embedder {
             fingerprint: Mutex::new("a".repeat(64)),
             is_busy: Mutex::new(false),
             calls: AtomicUsize::new(0),
+            priorities: Mutex::default(),
             abandoned: AtomicUsize::new(0),
             gate: Semaphore::new(Semaphore::MAX_PERMITS >> 1),
         });
@@ -82,6 +85,11 @@ impl Embedder {
     /// How many inputs it was given.
     pub(crate) fn calls(&self) -> usize {
         self.state.calls.load(Ordering::SeqCst)
+    }
+
+    /// Who was to go first in the calls since this was last asked.
+    pub(crate) fn take_priorities(&self) -> Vec<v1::Priority> {
+        std::mem::take(&mut self.state.priorities.lock().expect("no panic"))
     }
 
     /// How many calls were given up by their callers.
@@ -134,12 +142,16 @@ impl EmbedderService for Embedder {
         if *self.state.is_busy.lock().expect("no panic") {
             return Err(code::busy("the queue is full", Duration::from_millis(1_500)));
         }
-        let inputs = request.into_inner().inputs;
+        let request = request.into_inner();
+        self.state.priorities.lock().expect("no panic").push(request.priority());
+        let encoding = request.encoding();
+        let inputs = request.inputs;
         self.state.calls.fetch_add(inputs.len(), Ordering::SeqCst);
         let mut watch = Watch { state: &self.state, is_answered: false };
         self.state.gate.acquire().await.expect("never closed").forget();
         watch.is_answered = true;
-        let results = inputs.into_iter().enumerate().map(|(i, input)| embed(i, input)).collect();
+        let results =
+            inputs.into_iter().enumerate().map(|(i, input)| embed(i, input, encoding)).collect();
         let model_fingerprint = self.state.fingerprint.lock().expect("no panic").clone();
         Ok(Response::new(v1::EmbedResponse { results, model_fingerprint }))
     }
@@ -172,7 +184,7 @@ impl EmbedderService for Embedder {
     }
 }
 
-fn embed(i: usize, input: v1::EmbedInput) -> v1::EmbedResult {
+fn embed(i: usize, input: v1::EmbedInput, encoding: v1::VectorEncoding) -> v1::EmbedResult {
     let outcome = match input.content {
         Some(Content::Image(bytes)) => average(&bytes).map_err(|_| {
             FieldViolation::new(format!("inputs[{i}].image"), Reason::NotAnImage, "is no image")
@@ -183,7 +195,16 @@ fn embed(i: usize, input: v1::EmbedInput) -> v1::EmbedResult {
     let outcome = match outcome {
         Ok((values, image)) => {
             let values = Embedding::new(values.to_vec()).expect("a direction").into_values();
-            Outcome::Embedding(v1::Embedding { values, image, ..v1::Embedding::default() })
+            Outcome::Embedding(match encoding {
+                v1::VectorEncoding::Unspecified => {
+                    v1::Embedding { values, image, ..v1::Embedding::default() }
+                }
+                v1::VectorEncoding::RawF32 => {
+                    let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                    v1::Embedding { raw, image, ..v1::Embedding::default() }
+                }
+                v1::VectorEncoding::RawF16 => panic!("the search service wants exact vectors"),
+            })
         }
         Err(violation) => Outcome::Error(code::to_rpc(&violation.into_status())),
     };
