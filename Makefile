@@ -5,10 +5,16 @@ export PATH := $(CURDIR)/.deps/rust:$(PATH)
 TARGET = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test up fmt lint check-deps
+.PHONY: help setup build demo test up fmt lint check-deps bench-embedder bench-gpu soak
+
+# The profile that everything else is built with, so that nothing is compiled twice.
+BENCH = cargo bench --workspace --locked --profile dev --bench
+# `make bench-gpu DEVICE=cpu` tries the same where there is no GPU. TORCH_PYTHON has PyTorch.
+DEVICE ?= cuda
+TORCH_PYTHON ?= python3
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Bring Rust, libtorch and the few system packages that the build needs.
 	@tools/setup build
@@ -27,6 +33,19 @@ test: ## Run every test.
 	@cargo build --workspace --all-targets --locked
 	@cargo test --workspace --locked
 	@tools/check-deps
+
+bench-embedder: ## Measure what the embedder serves, next to the bare model and to decoding.
+	@tools/setup test
+	@$(BENCH) embedder -- serve
+
+bench-gpu: build ## Measure the embedder on a GPU, next to PyTorch.
+	@$(BENCH) embedder -- tower --device $(DEVICE) --dtypes f32,f16,bf16 \
+	  --batches 1,2,4,8,16,32,64,128,256 --python $(TORCH_PYTHON)
+	@$(BENCH) embedder -- serve --device $(DEVICE) --callers 256 --set BATCH__MAX_SIZE=256 \
+	  --batches 1,16,64,256
+
+soak: build ## Watch the embedder's memory over 100,000 requests, good and bad.
+	@$(BENCH) embedder -- soak
 
 fmt: ## Format the code.
 	@cargo fmt --all

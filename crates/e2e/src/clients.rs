@@ -172,7 +172,8 @@ impl Clients {
     /// What the service answers, for the call or for the picture.
     pub async fn embed_image(&mut self, image: Bytes) -> Result<Vec<f32>, Status> {
         let content = Some(embedder::embed_input::Content::Image(image));
-        let request = embedder::EmbedRequest { inputs: vec![embedder::EmbedInput { content }] };
+        let inputs = vec![embedder::EmbedInput { content }];
+        let request = embedder::EmbedRequest { inputs, ..embedder::EmbedRequest::default() };
         let response = self.embedder.embed(request).await?.into_inner();
         let outcome = response.results.into_iter().next().and_then(|result| result.outcome);
         match outcome {

@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::model::Model;
 use crate::preprocess::Preprocessor;
 use crate::preprocess::pool::Pool;
-use crate::service::Service;
+use crate::service::{Pipeline, Service};
 
 /// How long the device may take with its last batch. The drain is over by then.
 const DEVICE_STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -39,6 +39,8 @@ pub struct App {
     listener: TcpListener,
     local_addr: SocketAddr,
     devices: Devices,
+    /// Stops the server and its streams.
+    stop: Shutdown,
 }
 
 impl App {
@@ -87,14 +89,16 @@ impl App {
         );
 
         let preprocessing = model.preprocessing.clone();
-        let service = Service {
+        let pipeline = Pipeline {
             preprocessor: Arc::new(Preprocessor::new(preprocessing, config.limits.clone())),
             decoding: Pool::new("decode", config.decode_threads)?,
             tokenizing: Pool::new("tokenize", TOKENIZE_THREADS)?,
             batcher: devices.handle(),
-            card: Arc::new(card),
             model,
         };
+        let stop = Shutdown::new();
+        let service =
+            Service { pipeline: Arc::new(pipeline), card: Arc::new(card), stop: stop.clone() };
         let message_limit = config.server.max_message_len();
         let server = server::Server::new(&config.server).service(
             EmbedderServiceServer::new(service)
@@ -102,7 +106,7 @@ impl App {
                 .max_encoding_message_size(message_limit),
         );
         server.health().set(SERVICE_NAME, true).await;
-        Ok(Self { server, listener, local_addr, devices })
+        Ok(Self { server, listener, local_addr, devices, stop })
     }
 
     /// Where it listens.
@@ -116,10 +120,9 @@ impl App {
     /// # Errors
     /// A network that can't be served, or a dead device: the process must end and be replaced.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let Self { server, listener, local_addr: _, mut devices } = self;
+        let Self { server, listener, local_addr: _, mut devices, stop } = self;
         let health = server.health();
         let watched = devices.health();
-        let stop = Shutdown::new();
         let mut serving = std::pin::pin!(server.serve(listener, stop.clone()));
         let served = tokio::select! {
             served = &mut serving => Some(served),
@@ -228,6 +231,7 @@ fn card(config: &Config, model: &Model, fingerprint: String, devices: &[Trained]
             max_image_bytes: limits.max_image_bytes.as_u64(),
             max_image_pixels: limits.max_image_pixels,
             max_text_bytes: limits.max_text_bytes.as_u64(),
+            stream_window: number(config.queue.stream_window),
         }),
     }
 }

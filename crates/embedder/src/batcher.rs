@@ -135,7 +135,7 @@ impl Handle {
     pub(crate) fn admit(&self, lane: Lane, bytes: &[u64]) -> Result<Vec<Permit>, CallError> {
         let admitted = self.try_admit(lane, bytes);
         if admitted.is_err() {
-            metrics::refused();
+            metrics::refused(lane);
         }
         admitted
     }

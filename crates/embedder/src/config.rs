@@ -78,6 +78,10 @@ pub struct QueueConfig {
     /// Most bytes of files and prepared pictures, of which bulk work may take three quarters.
     /// Default: 512 MiB.
     pub max_bytes: ByteSize,
+    /// Most inputs of one `EmbedStream`. Choose a few times `batch.max_size`, so that batches are
+    /// full while others are decoded, and less than `max_inputs`, so that several streams find
+    /// room. Default: 128.
+    pub stream_window: usize,
 }
 
 /// What a caller may send. Each bound is checked before memory is spent.
@@ -135,6 +139,10 @@ impl Validate for Config {
         check(limits.max_image_bytes.as_u64() > 0, "`limits.max_image_bytes` must be at least 1");
         check(limits.max_image_pixels > 0, "`limits.max_image_pixels` must be at least 1");
         check(limits.max_text_bytes.as_u64() > 0, "`limits.max_text_bytes` must be at least 1");
+        check(
+            (1..=self.queue.max_inputs).contains(&self.queue.stream_window),
+            "`queue.stream_window` must be at least 1 and at most `queue.max_inputs`",
+        );
         check(!self.canary.interval.is_zero(), "`canary.interval` must be longer than zero");
         check(!self.canary.timeout.is_zero(), "`canary.timeout` must be longer than zero");
         check(
@@ -194,7 +202,7 @@ impl BatchConfig {
 
 impl Default for QueueConfig {
     fn default() -> Self {
-        Self { max_inputs: 1024, max_bytes: ByteSize::mib(512) }
+        Self { max_inputs: 1024, max_bytes: ByteSize::mib(512), stream_window: 128 }
     }
 }
 

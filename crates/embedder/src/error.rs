@@ -50,6 +50,8 @@ pub enum CallError {
     Expired,
     #[error("the model is not running")]
     Stopped,
+    #[error("the server is stopping; send again what was not answered")]
+    Draining,
     #[error("the forward pass failed: {message}")]
     Compute { message: String },
     #[error("the model gave no usable vector: {0}")]
@@ -67,7 +69,7 @@ impl From<CallError> for Status {
             CallError::Busy { retry_after } => code::busy(text, retry_after),
             CallError::NeverFits => Self::resource_exhausted(text),
             CallError::Expired => Self::deadline_exceeded(text),
-            CallError::Stopped => code::unavailable(text, RESTART_TIME),
+            CallError::Stopped | CallError::Draining => code::unavailable(text, RESTART_TIME),
             // What happened inside is for the log, not for the caller.
             CallError::Compute { .. }
             | CallError::Vector(_)

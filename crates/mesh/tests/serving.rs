@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -20,7 +22,8 @@ use clipmesh_proto::embedder::v1::embedder_service_server::{
     EmbedderService, EmbedderServiceServer,
 };
 use clipmesh_proto::embedder::v1::{
-    EmbedInput, EmbedRequest, EmbedResponse, GetModelRequest, GetModelResponse, embed_input,
+    EmbedInput, EmbedRequest, EmbedResponse, EmbedStreamRequest, EmbedStreamResponse,
+    GetModelRequest, GetModelResponse, embed_input,
 };
 
 const SERVICE: &str = "clipmesh.embedder.v1.EmbedderService";
@@ -38,6 +41,8 @@ struct Obedient {
 
 #[tonic::async_trait]
 impl EmbedderService for Obedient {
+    type EmbedStreamStream = BoxStream<'static, Result<EmbedStreamResponse, Status>>;
+
     async fn embed(
         &self,
         request: Request<EmbedRequest>,
@@ -68,6 +73,13 @@ impl EmbedderService for Obedient {
             other => return Err(Status::invalid_argument(other.to_owned())),
         }
         Ok(Response::new(EmbedResponse::default()))
+    }
+
+    async fn embed_stream(
+        &self,
+        _request: Request<Streaming<EmbedStreamRequest>>,
+    ) -> Result<Response<Self::EmbedStreamStream>, Status> {
+        Ok(Response::new(futures::stream::empty().boxed()))
     }
 
     async fn get_model(
@@ -110,7 +122,7 @@ impl Running {
 
 fn order(text: &str) -> EmbedRequest {
     let content = Some(embed_input::Content::Text(text.to_owned()));
-    EmbedRequest { inputs: vec![EmbedInput { content }] }
+    EmbedRequest { inputs: vec![EmbedInput { content }], ..EmbedRequest::default() }
 }
 
 /// The status line and body of a plain HTTP request.

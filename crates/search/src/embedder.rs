@@ -70,6 +70,15 @@ pub(crate) enum Input {
     Text(String),
 }
 
+/// Who goes first at the embedder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Lane {
+    /// Someone waits for the answer.
+    Interactive,
+    /// A stream of items, of which only the whole counts.
+    Bulk,
+}
+
 /// A vector, and what was learned on the way.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Embedded {
@@ -133,6 +142,7 @@ impl Embedder {
     pub(crate) async fn embed(
         &self,
         input: Input,
+        lane: Lane,
         collection: &Collection,
     ) -> Result<Embedded, Error> {
         let mut model = self.recent_model().await?;
@@ -142,8 +152,12 @@ impl Embedder {
             check_model(collection, &model.fingerprint)?;
         }
         model.check(&input)?;
-        let inputs = vec![v1::EmbedInput { content: Some(input.into()) }];
-        let response = match self.client.clone().embed(v1::EmbedRequest { inputs }).await {
+        let request = v1::EmbedRequest {
+            inputs: vec![v1::EmbedInput { content: Some(input.into()) }],
+            encoding: v1::VectorEncoding::RawF32.into(),
+            priority: v1::Priority::from(lane).into(),
+        };
+        let response = match self.client.clone().embed(request).await {
             Ok(response) => response.into_inner(),
             Err(status) => return Err(self.failed(&status)),
         };
@@ -227,18 +241,33 @@ impl From<Input> for Content {
     }
 }
 
+// === impl Lane ===
+
+impl From<Lane> for v1::Priority {
+    fn from(lane: Lane) -> Self {
+        match lane {
+            Lane::Interactive => Self::Interactive,
+            Lane::Bulk => Self::Bulk,
+        }
+    }
+}
+
 // === impl Embedded ===
 
 impl TryFrom<v1::Embedding> for Embedded {
     type Error = embedding::Error;
 
+    /// Reads a vector in either of the forms that are exact.
     fn try_from(embedding: v1::Embedding) -> Result<Self, embedding::Error> {
         let image = embedding.image.map(|image| ImageInfo {
             width: image.width,
             height: image.height,
             format: image.format,
         });
-        Ok(Self { vector: Embedding::new(embedding.values)?, image })
+        // Half a float at the end is none, and the vector too short then.
+        let raw = embedding.raw.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
+        let values = if embedding.raw.is_empty() { embedding.values } else { raw.collect() };
+        Ok(Self { vector: Embedding::new(values)?, image })
     }
 }
 
@@ -249,7 +278,7 @@ impl From<Embedded> for v1::Embedding {
             height: image.height,
             format: image.format,
         });
-        Self { values: embedded.vector.into_values(), image }
+        Self { values: embedded.vector.into_values(), image, ..Self::default() }
     }
 }
 

@@ -23,7 +23,7 @@ use tracing::Instrument as _;
 
 use self::locks::{Locks, Turn};
 use crate::blobs::{Blobs, Name};
-use crate::embedder::{Embedded, check_image_bytes};
+use crate::embedder::{Embedded, Lane, check_image_bytes};
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::item::{self, Item, Metadata};
@@ -107,9 +107,10 @@ impl Items {
         &self,
         collection: &CollectionName,
         hashed: Hashed,
+        lane: Lane,
     ) -> Result<(Item, Outcome), Error> {
         let turn = self.locks.lock(collection, &hashed.id).await;
-        let result = self.index_in_turn(collection, hashed, turn).await;
+        let result = self.index_in_turn(collection, hashed, lane, turn).await;
         metrics::item_indexed(match &result {
             Ok((_, Outcome::Created)) => "created",
             Ok((_, Outcome::Replaced)) => "replaced",
@@ -123,11 +124,12 @@ impl Items {
         &self,
         name: &CollectionName,
         hashed: Hashed,
+        lane: Lane,
         turn: Turn,
     ) -> Result<(Item, Outcome), Error> {
         let collection = self.store.collection(name)?;
         let Some(existing) = self.store.get(name.clone(), hashed.id.clone()).await? else {
-            let point = self.embed(&collection, hashed).await?;
+            let point = self.embed(&collection, hashed, lane).await?;
             let item = point.item.clone();
             self.commit(turn, collection, point, None).await?;
             return Ok((item, Outcome::Created));
@@ -143,7 +145,7 @@ impl Items {
         let mut point = if is_same_picture {
             hashed.into_point_of(existing)
         } else {
-            self.embed(&collection, hashed).await?
+            self.embed(&collection, hashed, lane).await?
         };
         point.item.create_time = create_time;
         let item = point.item.clone();
@@ -195,9 +197,15 @@ impl Items {
     }
 
     /// Makes a point of a picture that is not stored, and its thumbnail.
-    async fn embed(&self, collection: &Collection, hashed: Hashed) -> Result<Point, Error> {
+    async fn embed(
+        &self,
+        collection: &Collection,
+        hashed: Hashed,
+        lane: Lane,
+    ) -> Result<Point, Error> {
         let image = hashed.new.image.clone();
-        let obtained = self.vectors.of_image(image.clone(), &hashed.content_hash, collection).await;
+        let obtained =
+            self.vectors.of_image(image.clone(), &hashed.content_hash, lane, collection).await;
         let embedded = obtained.map_err(|error| error.in_field("item.image"))?.embedded;
         match self.thumbnailer.make(image).await {
             Ok(thumbnail) => {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::cache::single_flight::SingleFlight;
 use crate::cache::{Embeddings, Key};
-use crate::embedder::{Embedded, Embedder, Input};
+use crate::embedder::{Embedded, Embedder, Input, Lane};
 use crate::error::Error;
 use crate::metrics;
 use crate::store::Collection;
@@ -25,7 +25,8 @@ const MAX_INLINE_HASH: usize = 128 * 1024;
 pub(crate) struct Vectors {
     embedder: Arc<Embedder>,
     cache: Embeddings,
-    flights: SingleFlight<Key, Result<Embedded, Error>>,
+    /// By lane, too: whoever waits for an answer must not wait for a bulk lane's turn.
+    flights: SingleFlight<(Key, Lane), Result<Embedded, Error>>,
 }
 
 /// A vector and how it was come by.
@@ -47,39 +48,42 @@ impl Vectors {
         &self,
         image: Bytes,
         content_hash: &ContentHash,
+        lane: Lane,
         collection: &Collection,
     ) -> Result<Obtained, Error> {
         let key = Key::image(&collection.fingerprint, content_hash);
-        self.obtain(key, Input::Image(image), collection).await
+        self.obtain(key, Input::Image(image), lane, collection).await
     }
 
-    /// The vector of words.
+    /// The vector of words, for which someone always waits.
     pub(crate) async fn of_text(
         &self,
         text: String,
         collection: &Collection,
     ) -> Result<Obtained, Error> {
         let key = Key::text(&collection.fingerprint, &text);
-        self.obtain(key, Input::Text(text), collection).await
+        self.obtain(key, Input::Text(text), Lane::Interactive, collection).await
     }
 
     async fn obtain(
         &self,
         key: Key,
         input: Input,
+        lane: Lane,
         collection: &Collection,
     ) -> Result<Obtained, Error> {
         if let Some(embedded) = self.cache.get(key).await {
             return Ok(Obtained { embedded, is_cached: true, took: Duration::ZERO });
         }
         let start = Instant::now();
-        let flight = self.flights.join(key, || self.begin(key, input.clone(), collection));
+        let begin = || self.begin(key, input.clone(), lane, collection);
+        let flight = self.flights.join((key, lane), begin);
         let mut outcome = flight.work.await;
         if flight.is_joined {
             metrics::embedding_shared();
             // Whoever began had less time than this call has, or asked for another collection.
             if outcome.as_ref().is_err_and(Error::is_of_one_call) {
-                outcome = self.begin(key, input, collection).await;
+                outcome = self.begin(key, input, lane, collection).await;
             }
         }
         Ok(Obtained { embedded: outcome?, is_cached: false, took: start.elapsed() })
@@ -89,13 +93,14 @@ impl Vectors {
         &self,
         key: Key,
         input: Input,
+        lane: Lane,
         collection: &Collection,
     ) -> BoxFuture<'static, Result<Embedded, Error>> {
         let embedder = Arc::clone(&self.embedder);
         let cache = self.cache.clone();
         let collection = collection.clone();
         async move {
-            let embedded = embedder.embed(input, &collection).await?;
+            let embedded = embedder.embed(input, lane, &collection).await?;
             cache.put(key, &embedded).await;
             Ok(embedded)
         }
@@ -122,8 +127,9 @@ mod tests {
         EmbedderService, EmbedderServiceServer,
     };
     use clipmesh_proto::ids::{CollectionName, Fingerprint};
+    use futures::stream::BoxStream;
     use tokio::net::TcpListener;
-    use tonic::{Request, Response, Status};
+    use tonic::{Request, Response, Status, Streaming};
 
     use super::*;
     use crate::cache::memory::Memory;
@@ -136,10 +142,19 @@ mod tests {
 
     #[tonic::async_trait]
     impl EmbedderService for Stranger {
+        type EmbedStreamStream = BoxStream<'static, Result<v1::EmbedStreamResponse, Status>>;
+
         async fn embed(
             &self,
             _: Request<v1::EmbedRequest>,
         ) -> Result<Response<v1::EmbedResponse>, Status> {
+            Err(Status::unimplemented("it is never asked"))
+        }
+
+        async fn embed_stream(
+            &self,
+            _: Request<Streaming<v1::EmbedStreamRequest>>,
+        ) -> Result<Response<Self::EmbedStreamStream>, Status> {
             Err(Status::unimplemented("it is never asked"))
         }
 

@@ -7,9 +7,11 @@
 //! It decides no names of spans or metrics for its users except those that several crates share,
 //! which are in [`semconv`].
 
+mod buckets;
 mod config;
 mod guard;
 mod otlp;
+mod process;
 pub mod propagation;
 pub mod semconv;
 mod subscriber;
@@ -17,15 +19,10 @@ mod subscriber;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 pub use config::{Config, LogFormat};
 pub use guard::Guard;
-
-/// Bounds of every histogram of seconds: from a cache hit on loopback (below 1 ms) to a cold batch
-/// on a busy CPU (tens of seconds), so that the service objectives of 50 ms and 1 s are bounds.
-const SECONDS_BUCKETS: [f64; 14] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -52,9 +49,7 @@ pub enum Error {
 /// # Errors
 /// A filter or an endpoint that can't be used, or a second call.
 pub fn init(service_name: &'static str, config: &Config) -> Result<Guard, Error> {
-    let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)?
-        .install_recorder()?;
+    let recorder = buckets::choose(PrometheusBuilder::new())?.install_recorder()?;
     METRICS.set(recorder).map_err(|_| Error::Twice)?;
     keep_up()?;
     let provider = otlp::provider(service_name, config.otlp_endpoint.as_deref())?;
@@ -80,5 +75,6 @@ fn keep_up() -> Result<(), Error> {
 
 /// Every metric of this process in Prometheus' text format; empty before [`init`].
 pub fn metrics_text() -> String {
+    process::measure();
     METRICS.get().map(PrometheusHandle::render).unwrap_or_default()
 }

@@ -317,7 +317,7 @@ async fn embed(sandbox: &Sandbox) -> Vec<f32> {
     let model = clients.embedder.get_model(GetModelRequest {}).await.expect("described");
     assert_eq!(model.into_inner().model.expect("the model").name, ID, "its name at the hub");
     let input = EmbedInput { content: Some(Content::Text("a cat".to_owned())) };
-    let request = EmbedRequest { inputs: vec![input] };
+    let request = EmbedRequest { inputs: vec![input], ..EmbedRequest::default() };
     let mut answer = clients.embedder.embed(request).await.expect("embedded").into_inner();
     match answer.results.remove(0).outcome {
         Some(Embedded::Embedding(embedding)) => embedding.values,

@@ -83,7 +83,7 @@ impl Part {
     /// Answers its callers, except those whose vectors can't be used and may be at another try.
     pub(super) fn answer(self, output: Output, computed: Duration) -> Unusable {
         let batch_size = self.len();
-        metrics::computed(batch_size, computed);
+        metrics::computed(kind(&self.batch), batch_size, computed);
         let mut unusable = Unusable { again: None, has_failed: false };
         for (index, (caller, values)) in self.callers.into_iter().zip(output).enumerate() {
             match Embedding::new(values) {
@@ -127,6 +127,13 @@ impl Caller {
         drop(self.permit);
         // The caller may have gone meanwhile, and then no one wants to know.
         drop(self.reply.send(answer));
+    }
+}
+
+fn kind(batch: &Batch) -> metrics::Kind {
+    match batch {
+        Batch::Pictures(_) => metrics::Kind::Image,
+        Batch::Texts(_) => metrics::Kind::Text,
     }
 }
 

@@ -214,11 +214,24 @@ impl ItemService for Items {
 
 #[tonic::async_trait]
 impl embedder::embedder_service_server::EmbedderService for Embedder {
+    type EmbedStreamStream = BoxStream<'static, Result<embedder::EmbedStreamResponse, Status>>;
+
     async fn embed(
         &self,
         _: Request<embedder::EmbedRequest>,
     ) -> Result<Response<embedder::EmbedResponse>, Status> {
         Ok(Response::new(Default::default()))
+    }
+
+    async fn embed_stream(
+        &self,
+        request: Request<Streaming<embedder::EmbedStreamRequest>>,
+    ) -> Result<Response<Self::EmbedStreamStream>, Status> {
+        let answers = request.into_inner().map(|request| {
+            let key = request?.key;
+            Ok(embedder::EmbedStreamResponse { key, ..Default::default() })
+        });
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn get_model(

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use clipmesh_proto::embedder::v1::EmbedStreamRequest;
+use clipmesh_proto::embedder::v1::embedder_service_client::EmbedderServiceClient;
 use clipmesh_proto::search::v1::IndexItemsRequest;
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::fakes::{Event, STALLED};
-use crate::support::{Mesh, picture, within};
+use crate::support::{ANY, Mesh, config, picture, start_embedder, start_gateway, within};
 
 #[tokio::test]
 async fn acknowledgements_come_back_while_items_are_still_sent() {
@@ -58,6 +60,20 @@ async fn a_stalled_upstream_stalls_the_caller() {
         received += 1;
     }
     assert_eq!(received, MESSAGES, "and nothing was lost");
+}
+
+#[tokio::test]
+async fn the_embedder_s_stream_goes_through_as_well() {
+    let embedder = start_embedder(ANY).await;
+    let config = clipmesh_gateway::Config { embedder_url: embedder.url(), ..config() };
+    let gateway = start_gateway(config).await;
+    let mut client = EmbedderServiceClient::new(gateway.channel());
+    let keys = [7, 5, u64::MAX];
+    let requests = keys.map(|key| EmbedStreamRequest { key, ..EmbedStreamRequest::default() });
+    let answers = within(client.embed_stream(futures::stream::iter(requests))).await;
+    let answers = answers.expect("the stream opens").into_inner();
+    let answered = answers.map(|answer| answer.expect("no error").key).collect::<Vec<_>>();
+    assert_eq!(within(answered).await, keys, "each comes back, and the end does");
 }
 
 /// Opens the stream of acknowledgements.

@@ -24,6 +24,7 @@ use tonic::Status;
 use tracing::{Instrument as _, Span};
 
 use super::{Hashed, Items};
+use crate::embedder::Lane;
 use crate::error::Error;
 use crate::{convert, service};
 
@@ -150,7 +151,7 @@ where
         let collection = self.collection.clone();
         let id = hashed.id.clone();
         let work = async move {
-            match items.index(&collection, hashed).await {
+            match items.index(&collection, hashed, Lane::Bulk).await {
                 Ok((item, outcome)) => {
                     let result = Acknowledged::Indexed(service::items::indexed(item, outcome));
                     v1::IndexItemsResponse { key, result: Some(result) }

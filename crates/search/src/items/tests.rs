@@ -109,12 +109,13 @@ async fn an_item_is_not_acknowledged_before_it_is_there_for_good() {
     store.is_broken.store(true, Ordering::SeqCst);
     store.upsert(name("c"), vec![stored]).await.expect_err("written, but not for good");
     let hashed = items.hash(new).await.expect("hashed");
-    let again = items.index(&name("c"), hashed.clone()).await;
+    let again = items.index(&name("c"), hashed.clone(), Lane::Interactive).await;
     let error = again.expect_err("it can be read, and a power failure would take it");
     assert!(matches!(error, Error::StoreUnavailable(_)), "trying again may help: {error}");
 
     store.is_broken.store(false, Ordering::SeqCst);
-    let (_, outcome) = items.index(&name("c"), hashed).await.expect("acknowledged");
+    let (_, outcome) =
+        items.index(&name("c"), hashed, Lane::Interactive).await.expect("acknowledged");
     assert_eq!(outcome, Outcome::Unchanged, "it was there already");
     assert_eq!(store.syncs.load(Ordering::SeqCst), 2, "made sure of before each answer");
 }

@@ -13,6 +13,7 @@ use tracing::{Instrument as _, Span};
 
 use crate::convert;
 use crate::convert::page::{self, Listing};
+use crate::embedder::Lane;
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::item::Item;
@@ -47,7 +48,7 @@ impl ItemService for Service {
         let collection = convert::collection_name("collection", collection)?;
         let new = convert::item::read(item)?;
         let hashed = self.items.hash(new).await?;
-        let (item, outcome) = self.items.index(&collection, hashed).await?;
+        let (item, outcome) = self.items.index(&collection, hashed, Lane::Interactive).await?;
         Ok(Response::new(indexed(item, outcome)))
     }
 

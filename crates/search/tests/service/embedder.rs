@@ -14,10 +14,11 @@ use clipmesh_proto::embedder::v1::embed_result::Outcome;
 use clipmesh_proto::embedder::v1::embedder_service_server::{
     EmbedderService, EmbedderServiceServer,
 };
+use futures::stream::BoxStream;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// Length of its vectors.
 pub(crate) const DIMENSION: usize = 4;
@@ -42,6 +43,8 @@ struct State {
     is_busy: Mutex<bool>,
     /// Inputs that were taken on.
     calls: AtomicUsize,
+    /// The priorities of the calls, in their order.
+    priorities: Mutex<Vec<v1::Priority>>,
     /// Calls that ended before they were answered.
     abandoned: AtomicUsize,
     /// What each call needs to go on.
@@ -56,6 +59,7 @@ impl Embedder {
             fingerprint: Mutex::new("a".repeat(64)),
             is_busy: Mutex::new(false),
             calls: AtomicUsize::new(0),
+            priorities: Mutex::default(),
             abandoned: AtomicUsize::new(0),
             gate: Semaphore::new(Semaphore::MAX_PERMITS >> 1),
         });
@@ -81,6 +85,11 @@ impl Embedder {
     /// How many inputs it was given.
     pub(crate) fn calls(&self) -> usize {
         self.state.calls.load(Ordering::SeqCst)
+    }
+
+    /// Who was to go first in the calls since this was last asked.
+    pub(crate) fn take_priorities(&self) -> Vec<v1::Priority> {
+        std::mem::take(&mut self.state.priorities.lock().expect("no panic"))
     }
 
     /// How many calls were given up by their callers.
@@ -124,6 +133,8 @@ impl Drop for Watch<'_> {
 
 #[tonic::async_trait]
 impl EmbedderService for Embedder {
+    type EmbedStreamStream = BoxStream<'static, Result<v1::EmbedStreamResponse, Status>>;
+
     async fn embed(
         &self,
         request: Request<v1::EmbedRequest>,
@@ -131,14 +142,25 @@ impl EmbedderService for Embedder {
         if *self.state.is_busy.lock().expect("no panic") {
             return Err(code::busy("the queue is full", Duration::from_millis(1_500)));
         }
-        let inputs = request.into_inner().inputs;
+        let request = request.into_inner();
+        self.state.priorities.lock().expect("no panic").push(request.priority());
+        let encoding = request.encoding();
+        let inputs = request.inputs;
         self.state.calls.fetch_add(inputs.len(), Ordering::SeqCst);
         let mut watch = Watch { state: &self.state, is_answered: false };
         self.state.gate.acquire().await.expect("never closed").forget();
         watch.is_answered = true;
-        let results = inputs.into_iter().enumerate().map(|(i, input)| embed(i, input)).collect();
+        let results =
+            inputs.into_iter().enumerate().map(|(i, input)| embed(i, input, encoding)).collect();
         let model_fingerprint = self.state.fingerprint.lock().expect("no panic").clone();
         Ok(Response::new(v1::EmbedResponse { results, model_fingerprint }))
+    }
+
+    async fn embed_stream(
+        &self,
+        _: Request<Streaming<v1::EmbedStreamRequest>>,
+    ) -> Result<Response<Self::EmbedStreamStream>, Status> {
+        Err(Status::unimplemented("the search service asks for one input at a time"))
     }
 
     async fn get_model(
@@ -154,6 +176,7 @@ impl EmbedderService for Embedder {
                 max_image_bytes: 1 << 20,
                 max_image_pixels: 1 << 20,
                 max_text_bytes: MAX_TEXT_BYTES,
+                ..v1::Limits::default()
             }),
             ..v1::Model::default()
         };
@@ -161,7 +184,7 @@ impl EmbedderService for Embedder {
     }
 }
 
-fn embed(i: usize, input: v1::EmbedInput) -> v1::EmbedResult {
+fn embed(i: usize, input: v1::EmbedInput, encoding: v1::VectorEncoding) -> v1::EmbedResult {
     let outcome = match input.content {
         Some(Content::Image(bytes)) => average(&bytes).map_err(|_| {
             FieldViolation::new(format!("inputs[{i}].image"), Reason::NotAnImage, "is no image")
@@ -172,7 +195,16 @@ fn embed(i: usize, input: v1::EmbedInput) -> v1::EmbedResult {
     let outcome = match outcome {
         Ok((values, image)) => {
             let values = Embedding::new(values.to_vec()).expect("a direction").into_values();
-            Outcome::Embedding(v1::Embedding { values, image })
+            Outcome::Embedding(match encoding {
+                v1::VectorEncoding::Unspecified => {
+                    v1::Embedding { values, image, ..v1::Embedding::default() }
+                }
+                v1::VectorEncoding::RawF32 => {
+                    let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                    v1::Embedding { raw, image, ..v1::Embedding::default() }
+                }
+                v1::VectorEncoding::RawF16 => panic!("the search service wants exact vectors"),
+            })
         }
         Err(violation) => Outcome::Error(code::to_rpc(&violation.into_status())),
     };

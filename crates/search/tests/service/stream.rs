@@ -2,8 +2,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use clipmesh_proto::code::{self, FieldViolation, Reason};
+use clipmesh_proto::embedder::v1::Priority;
 use clipmesh_proto::search::v1;
 use clipmesh_proto::search::v1::index_items_response::Result as Acknowledged;
+use clipmesh_proto::search::v1::query::Kind;
 use futures::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -11,6 +13,7 @@ use tonic::Code;
 
 use crate::sandbox::{
     BLUE, COLLECTION, Clients, GREEN, RED, Sandbox, assert_refused, eventually, item, picture,
+    words,
 };
 
 fn request(key: u64, item: v1::NewItem) -> v1::IndexItemsRequest {
@@ -94,6 +97,19 @@ async fn stores_more_items_than_are_worked_on_at_once() {
     let unchanged = Some(v1::IndexOutcome::Unchanged);
     assert!(answers.values().all(|one| outcome(one) == unchanged), "a second run finds them");
     assert_eq!(sandbox.embedder.calls(), calls, "and embeds nothing");
+}
+
+#[tokio::test]
+async fn a_stream_is_embedded_behind_whoever_waits_for_an_answer() {
+    let (sandbox, mut clients) = Sandbox::start().await;
+    let answers = index(&mut clients, vec![request(0, item("red", RED))]).await;
+    assert_eq!(outcome(&answers[&0]), Some(v1::IndexOutcome::Created), "stored");
+    assert_eq!(sandbox.embedder.take_priorities(), [Priority::Bulk], "a stream's item");
+    clients.index(item("blue", BLUE)).await.expect("stored");
+    clients.search(words("green")).await.expect("an answer");
+    clients.search(Kind::Image(picture(GREEN, 8, 8))).await.expect("an answer");
+    let interactive = [Priority::Interactive; 3];
+    assert_eq!(sandbox.embedder.take_priorities(), interactive, "a call, words and a picture");
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! The embedder over a real socket, with a small random model.
 #![cfg(feature = "torch")]
 
-use std::io::Cursor;
+mod answers;
+mod fixture;
+mod stream;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,89 +12,14 @@ use bytes::Bytes;
 use bytesize::ByteSize;
 use clipmesh_embedder::model::Dtype;
 use clipmesh_embedder::model::random::{self, Architecture};
-use clipmesh_embedder::{App, Config, Error};
-use clipmesh_mesh::{Shutdown, client};
-use clipmesh_proto::code::{self, FieldViolation, Reason};
+use clipmesh_embedder::{App, Config};
+use clipmesh_proto::code::{FieldViolation, Reason};
 use clipmesh_proto::embedder::v1 as proto;
 use clipmesh_proto::embedder::v1::embed_input::Content;
-use clipmesh_proto::embedder::v1::embed_result::Outcome;
-use clipmesh_proto::embedder::v1::embedder_service_client::EmbedderServiceClient;
-use image::{ImageFormat, Rgb, RgbImage};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tonic::Code;
 
-/// A running embedder and a client of it.
-struct Fixture {
-    client: EmbedderServiceClient<client::Channel>,
-    shutdown: Shutdown,
-    running: JoinHandle<Result<(), Error>>,
-    folder: tempfile::TempDir,
-}
-
-impl Fixture {
-    async fn start(change: impl FnOnce(&mut Config)) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let model = folder.path().join("tiny");
-        random::write(&model, &Architecture::Tiny.config(), 1, Dtype::F32).expect("a model");
-        let model = model.into();
-        let mut config =
-            Config { model, compute_threads: 1, decode_threads: 2, ..Config::default() };
-        change(&mut config);
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let app = App::build(config, listener).await.expect("an embedder");
-        let url = format!("http://{}", app.local_addr());
-        let channel = client::channel(&url, &client::Config::default()).expect("an address");
-        let shutdown = Shutdown::new();
-        let running = tokio::spawn(app.run(shutdown.clone()));
-        let client = EmbedderServiceClient::new(channel).max_encoding_message_size(usize::MAX);
-        Self { client, shutdown, running, folder }
-    }
-
-    async fn embed(
-        &mut self,
-        inputs: Vec<Option<Content>>,
-    ) -> Result<proto::EmbedResponse, tonic::Status> {
-        let inputs = inputs.into_iter().map(|content| proto::EmbedInput { content }).collect();
-        Ok(self.client.embed(proto::EmbedRequest { inputs }).await?.into_inner())
-    }
-
-    async fn stop(self) {
-        self.shutdown.trigger();
-        let ended = self.running.await.expect("no panic");
-        assert!(ended.is_ok(), "an ordered end: {ended:?}");
-        drop(self.folder);
-    }
-}
-
-fn picture(seed: u8, width: u32, height: u32) -> Option<Content> {
-    let image = RgbImage::from_fn(width, height, |x, y| {
-        Rgb([(x * 7) as u8 ^ seed, (y * 5) as u8, seed.wrapping_mul(31)])
-    });
-    let mut bytes = Cursor::new(Vec::new());
-    image.write_to(&mut bytes, ImageFormat::Png).expect("a PNG");
-    Some(Content::Image(bytes.into_inner().into()))
-}
-
-fn text(text: &str) -> Option<Content> {
-    Some(Content::Text(text.to_owned()))
-}
-
-fn embedding(result: &proto::EmbedResult) -> &proto::Embedding {
-    match &result.outcome {
-        Some(Outcome::Embedding(embedding)) => embedding,
-        other => panic!("a vector, not {other:?}"),
-    }
-}
-
-fn violation(result: &proto::EmbedResult) -> FieldViolation {
-    match &result.outcome {
-        Some(Outcome::Error(error)) => {
-            FieldViolation::from_status(&code::from_rpc(error)).expect("a field's violation")
-        }
-        other => panic!("an error, not {other:?}"),
-    }
-}
+use crate::fixture::{Fixture, embedding, picture, request, text, violation};
 
 #[tokio::test]
 async fn pictures_and_texts_become_unit_vectors() {
@@ -232,7 +160,7 @@ async fn calls_in_flight_are_finished_before_the_end() {
     let first = fixture.embed(vec![text("a")]).await.expect("it runs");
     let mut client = fixture.client.clone();
     let inputs = vec![proto::EmbedInput { content: picture(3, 300, 300) }; 40];
-    let call = tokio::spawn(async move { client.embed(proto::EmbedRequest { inputs }).await });
+    let call = tokio::spawn(async move { client.embed(request(inputs)).await });
     // The call is under way once the server has begun to refuse nothing: one more answer says so.
     let second = fixture.embed(vec![text("a")]).await.expect("it runs");
     assert_eq!(first.results[0].outcome, second.results[0].outcome, "the same text");
@@ -247,7 +175,7 @@ async fn calls_in_flight_are_finished_before_the_end() {
 async fn a_deadline_is_kept() {
     let mut fixture = Fixture::start(|_| {}).await;
     let inputs = vec![proto::EmbedInput { content: picture(3, 900, 900) }; 64];
-    let mut request = tonic::Request::new(proto::EmbedRequest { inputs });
+    let mut request = tonic::Request::new(request(inputs));
     request.set_timeout(Duration::from_millis(1));
     let status = fixture.client.embed(request).await.expect_err("a millisecond is too short");
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
