@@ -52,7 +52,9 @@ impl App {
     pub async fn build(config: Config, listener: TcpListener) -> Result<Self, Error> {
         let started_at = Instant::now();
         let source = config.model.clone();
-        let model = Arc::new(blocking(move || Model::open(&source.folder()?)).await?);
+        let mut model = blocking(move || Model::open(&source.folder()?)).await?;
+        model.preprocessing.jpeg_scaling = config.preprocess.jpeg_scaling;
+        let model = Arc::new(model);
         // Both read the same file, the one to identify the weights, the others to use them.
         let identified = {
             let model = Arc::clone(&model);

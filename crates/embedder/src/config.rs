@@ -50,6 +50,7 @@ pub struct Config {
     pub batch: BatchConfig,
     pub queue: QueueConfig,
     pub limits: Limits,
+    pub preprocess: PreprocessConfig,
     pub canary: CanaryConfig,
     /// What every server has.
     pub server: server::Config,
@@ -95,8 +96,25 @@ pub struct Limits {
     /// Most pixels of one picture, width times height. Each thread that decodes may take eight
     /// bytes per pixel. Default: 64,000,000.
     pub max_image_pixels: u64,
+    /// Longest time that a picture may take to decode, once its turn has come. Of formats that are
+    /// decoded in one go (JPEG, WebP, AVIF), the clock is looked at only before and after; there,
+    /// what bounds the time are the pixels. Default: 10 s.
+    #[serde(with = "humantime_serde")]
+    pub max_decode_time: Duration,
     /// Longest text. Default: 8 KiB.
     pub max_text_bytes: ByteSize,
+}
+
+/// How files become the model's input.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PreprocessConfig {
+    /// Whether a JPEG that is far larger than the model's picture is shrunk while it is decoded.
+    /// JPEGSPEEDUP. Vectors
+    /// then differ a little from those of the reference (cosine at least 0.999), so that this is
+    /// part of the model's fingerprint: embedders that work together must agree on it, and a
+    /// collection made with the one can't be searched with the other. Default: off.
+    pub jpeg_scaling: bool,
 }
 
 /// How the device's health is watched.
@@ -138,6 +156,10 @@ impl Validate for Config {
         check(limits.max_inputs > 0, "`limits.max_inputs` must be at least 1");
         check(limits.max_image_bytes.as_u64() > 0, "`limits.max_image_bytes` must be at least 1");
         check(limits.max_image_pixels > 0, "`limits.max_image_pixels` must be at least 1");
+        check(
+            !limits.max_decode_time.is_zero(),
+            "`limits.max_decode_time` must be longer than zero",
+        );
         check(limits.max_text_bytes.as_u64() > 0, "`limits.max_text_bytes` must be at least 1");
         check(
             (1..=self.queue.max_inputs).contains(&self.queue.stream_window),
@@ -180,6 +202,7 @@ impl Default for Config {
             batch: BatchConfig::default(),
             queue: QueueConfig::default(),
             limits: Limits::default(),
+            preprocess: PreprocessConfig::default(),
             canary: CanaryConfig::default(),
             server: server::Config::default(),
             telemetry: clipmesh_telemetry::Config::default(),
@@ -212,6 +235,7 @@ impl Default for Limits {
             max_inputs: 256,
             max_image_bytes: ByteSize::mib(20),
             max_image_pixels: 64_000_000,
+            max_decode_time: Duration::from_secs(10),
             max_text_bytes: ByteSize::kib(8),
         }
     }

@@ -26,6 +26,6 @@ pub mod preprocess;
 mod service;
 
 pub use app::App;
-pub use config::{BatchConfig, CanaryConfig, Config, Limits, QueueConfig};
+pub use config::{BatchConfig, CanaryConfig, Config, Limits, PreprocessConfig, QueueConfig};
 pub use error::{CallError, Error};
 pub use lane::Lane;

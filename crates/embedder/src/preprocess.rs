@@ -3,6 +3,7 @@
 //! ```text
 //!   bytes ─► limits, format, header ─► pixels ─► RGB ─► resize, crop ─► turn ─► levels
 //!            └──────────── decode ──────────────────┘   └ resize ────┘  └ orient
+//!                                                 └──► turn ─► facts, thumbnail, if wanted
 //! ```
 //!
 //! Levels stay whole numbers of 0 to 255 up to the device, which normalises them: a quarter of
@@ -11,15 +12,22 @@
 //!
 //! [`Preprocessor`] is the synchronous whole; [`pool::Pool`] runs it on threads of its own.
 
+mod deadline;
 mod decode;
+mod facts;
+mod fault;
 mod orient;
 pub(crate) mod pool;
 mod resize;
-
-use clipmesh_proto::code::Reason;
+mod thumbnail;
 
 use crate::config::Limits;
 use crate::model::Preprocessing;
+use deadline::Deadline;
+use decode::Decoded;
+
+pub use facts::Facts;
+pub use fault::Fault;
 
 /// Brings pictures into the form that one model takes.
 #[derive(Clone, Debug)]
@@ -28,12 +36,24 @@ pub struct Preprocessor {
     limits: Limits,
 }
 
+/// What else is asked of a picture. It is made of the pixels that the model's input is made of,
+/// and costs nothing where it is not wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The hashes of [`Info::facts`]. Cost about as much as decoding a PNG does.
+    pub facts: bool,
+    /// A small JPEG whose longest side has at most so many pixels.
+    pub thumbnail_side: Option<u32>,
+}
+
 /// A picture that is ready for the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picture {
     /// RGB levels, rows from the top, of the model's square.
     pub levels: Vec<u8>,
     pub info: Info,
+    /// A JPEG, if one was wanted.
+    pub thumbnail: Option<Vec<u8>>,
 }
 
 /// What was learned of a picture on the way.
@@ -45,29 +65,8 @@ pub struct Info {
     pub height: u32,
     /// `jpeg`, `png`, `webp`, `gif`, `bmp` or `tiff`.
     pub format: &'static str,
-}
-
-/// Why an input can't be embedded. It is the caller's to mend.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    #[error("set neither `image` nor `text`")]
-    Missing,
-    #[error("is empty")]
-    Empty,
-    #[error("is not an image of a known format")]
-    NotAnImage,
-    #[error("the {format} file can't be decoded: {message}")]
-    Corrupt { format: &'static str, message: String },
-    #[error("{message} is not supported; send JPEG, PNG, WebP, GIF, BMP or TIFF")]
-    Unsupported { message: String },
-    #[error("is {actual} bytes long, at most {max} are accepted")]
-    TooManyBytes { actual: u64, max: u64 },
-    #[error("has {width} x {height} pixels, at most {max} in all are accepted")]
-    TooManyPixels { width: u32, height: u32, max: u64 },
-    #[error("is {actual} bytes long, at most {max} are accepted")]
-    TextTooLong { actual: u64, max: u64 },
-    #[error("is a text, and the model takes pictures only")]
-    PicturesOnly,
+    /// If they were wanted.
+    pub facts: Option<Facts>,
 }
 
 /// Rows of RGB levels.
@@ -87,20 +86,48 @@ impl Preprocessor {
     }
 
     /// Decodes a file and brings it into the model's form. Takes milliseconds to seconds, and up
-    /// to about eight bytes of memory per pixel of the file.
+    /// to about eleven bytes of memory per pixel of the file.
     ///
     /// # Errors
     /// Whatever is wrong with the file.
     pub fn picture(&self, bytes: &[u8]) -> Result<Picture, Fault> {
+        self.picture_with(bytes, &Wanted::default())
+    }
+
+    /// The same, with more than the model needs.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the file.
+    pub fn picture_with(&self, bytes: &[u8], wanted: &Wanted) -> Result<Picture, Fault> {
         self.check_image(bytes)?;
-        let decoded = decode::decode(bytes, self.limits.max_image_pixels)?;
-        let (rgb, orientation, format) = (decoded.rgb, decoded.orientation, decoded.format);
-        let (width, height) = orientation.upright_size(rgb.width, rgb.height);
-        let plan = resize::Plan::new((width, height), &self.preprocessing);
-        let turned = resize::window(&rgb, orientation, &plan, self.preprocessing.filter);
-        let upright = orient::turn(turned, orientation);
-        let levels = plan.fill(upright).levels;
-        Ok(Picture { levels, info: Info { width, height, format } })
+        let deadline = Deadline::after(self.limits.max_decode_time);
+        let may_shrink = self.preprocessing.jpeg_scaling && *wanted == Wanted::default();
+        let options = decode::Options {
+            max_pixels: self.limits.max_image_pixels,
+            deadline,
+            shrink_to: may_shrink.then_some(&self.preprocessing),
+        };
+        let decoded = decode::decode(bytes, &options)?;
+        let levels = self.levels(&decoded);
+        let Decoded { rgb, size, orientation, format, .. } = decoded;
+        let (width, height) = orientation.upright_size(size.0, size.1);
+        let (mut facts, mut thumbnail) = (None, None);
+        if *wanted != Wanted::default() {
+            deadline.check()?;
+            let upright = orient::turn(rgb, orientation);
+            facts = wanted.facts.then(|| facts::of(bytes, &upright));
+            thumbnail = wanted.thumbnail_side.and_then(|side| thumbnail::of(&upright, side));
+        }
+        Ok(Picture { levels, info: Info { width, height, format, facts }, thumbnail })
+    }
+
+    fn levels(&self, decoded: &Decoded) -> Vec<u8> {
+        let &Decoded { ref rgb, factor, size, orientation, .. } = decoded;
+        let full = orientation.upright_size(size.0, size.1);
+        let actual = orientation.upright_size(rgb.width, rgb.height);
+        let plan = resize::Plan::new(full, &self.preprocessing).of_shrunk(actual, factor);
+        let turned = resize::window(rgb, orientation, &plan, self.preprocessing.filter);
+        plan.fill(orient::turn(turned, orientation)).levels
     }
 
     /// What can be said of a file without looking into it.
@@ -131,23 +158,5 @@ impl Preprocessor {
             return Err(Fault::TextTooLong { actual, max });
         }
         Ok(())
-    }
-}
-
-// === impl Fault ===
-
-impl Fault {
-    /// The fault's name for programs.
-    pub fn reason(&self) -> Reason {
-        match self {
-            Self::Missing => Reason::Missing,
-            Self::Empty => Reason::Empty,
-            Self::NotAnImage => Reason::NotAnImage,
-            Self::Corrupt { .. } => Reason::Corrupt,
-            Self::Unsupported { .. } | Self::PicturesOnly => Reason::Unsupported,
-            Self::TooManyBytes { .. } => Reason::TooManyBytes,
-            Self::TooManyPixels { .. } => Reason::TooManyPixels,
-            Self::TextTooLong { .. } => Reason::TextTooLong,
-        }
     }
 }

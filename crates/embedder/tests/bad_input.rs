@@ -22,6 +22,7 @@ fn preprocessor(limits: Limits) -> Preprocessor {
         filter: Filter::Bicubic,
         crop: Some(EDGE),
         normalisation: Normalisation { scale: [1.0; 3], offset: [0.0; 3] },
+        jpeg_scaling: false,
     };
     Preprocessor::new(preprocessing, limits)
 }
@@ -118,7 +119,12 @@ fn a_bomb_is_refused_from_its_header() {
     assert_eq!(fault, expected, "refused before anything is decoded");
     assert_eq!(reason(&png_header(8000, 8000)), "CORRUPT", "64 million pixels are accepted");
     assert_eq!(reason(&png_header(8001, 8000)), "TOO_MANY_PIXELS", "one column more is not");
-    assert_eq!(reason(&png_header(u32::MAX >> 1, u32::MAX >> 1)), "CORRUPT", "beyond all sense");
+    assert_eq!(
+        reason(&png_header(u32::MAX >> 1, u32::MAX >> 1)),
+        "TOO_MANY_PIXELS",
+        "beyond all sense"
+    );
+    assert_eq!(reason(&png_header(8001, 8000)[..33]), "TOO_MANY_PIXELS", "cut behind the header");
 }
 
 #[test]

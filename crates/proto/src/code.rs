@@ -32,6 +32,8 @@ pub enum Reason {
     TooManyBytes,
     /// A picture larger than the limit.
     TooManyPixels,
+    /// A picture that takes longer to decode than the limit.
+    TooSlow,
     /// A text longer than the limit.
     TextTooLong,
     /// A number beyond its bounds.
@@ -64,7 +66,7 @@ pub struct FieldViolation {
 // === impl Reason ===
 
 impl Reason {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Empty,
         Self::Missing,
         Self::NotAnImage,
@@ -72,6 +74,7 @@ impl Reason {
         Self::Unsupported,
         Self::TooManyBytes,
         Self::TooManyPixels,
+        Self::TooSlow,
         Self::TextTooLong,
         Self::OutOfRange,
         Self::Malformed,
@@ -92,6 +95,7 @@ impl Reason {
             Self::Unsupported => "UNSUPPORTED",
             Self::TooManyBytes => "TOO_MANY_BYTES",
             Self::TooManyPixels => "TOO_MANY_PIXELS",
+            Self::TooSlow => "TOO_SLOW",
             Self::TextTooLong => "TEXT_TOO_LONG",
             Self::OutOfRange => "OUT_OF_RANGE",
             Self::Malformed => "MALFORMED",

@@ -27,6 +27,16 @@ pub enum Error {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentHash([u8; 32]);
 
+/// BLAKE3 of what an image file shows: width and height (32 bits each, little endian), then RGB
+/// levels row by row from the top, upright, on white. Written as 64 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PixelHash([u8; 32]);
+
+/// 64 bits of which pictures that look alike have most in common. Written as 16 lower-case
+/// hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PerceptualHash(u64);
+
 /// What a caller calls an item: 1 to 256 bytes of UTF-8 without control characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ItemId(String);
@@ -72,6 +82,76 @@ impl FromStr for ContentHash {
     fn from_str(text: &str) -> Result<Self, Error> {
         let hash = blake3::Hash::from_hex(text).map_err(|_| Error::Hash)?;
         Ok(Self(*hash.as_bytes()))
+    }
+}
+
+// === impl PixelHash ===
+
+impl PixelHash {
+    /// Hashes the levels of a picture.
+    pub fn of(width: u32, height: u32, levels: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&width.to_le_bytes()).update(&height.to_le_bytes()).update(levels);
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// The 32 bytes of the hash.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for PixelHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+impl fmt::Debug for PixelHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PixelHash({self})")
+    }
+}
+
+impl FromStr for PixelHash {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let hash = blake3::Hash::from_hex(text).map_err(|_| Error::Hash)?;
+        Ok(Self(*hash.as_bytes()))
+    }
+}
+
+// === impl PerceptualHash ===
+
+impl PerceptualHash {
+    /// How many bits differ, 0 to 64.
+    pub fn distance(self, other: Self) -> u32 {
+        (self.0 ^ other.0).count_ones()
+    }
+}
+
+impl From<u64> for PerceptualHash {
+    fn from(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
+impl From<PerceptualHash> for u64 {
+    fn from(hash: PerceptualHash) -> Self {
+        hash.0
+    }
+}
+
+impl fmt::Display for PerceptualHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for PerceptualHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PerceptualHash({self})")
     }
 }
 

@@ -32,6 +32,10 @@ pub struct Preprocessing {
     /// Edge in pixels of the square that is cut out of the middle; `None` takes all.
     pub crop: Option<u32>,
     pub normalisation: Normalisation,
+    /// Whether a large JPEG may be shrunk while it is decoded: the operator's choice, not the
+    /// model's. Not written where it is off, as it was before there was the choice.
+    #[serde(skip_serializing_if = "is_off")]
+    pub jpeg_scaling: bool,
 }
 
 /// To which size a picture is brought.
@@ -99,7 +103,7 @@ impl Preprocessing {
         let (resize, crop) = processor.sizes(&root)?;
         let filter = filter(&root, processor.filter())?;
         let normalisation = normalisation(&root, processor)?;
-        let preprocessing = Self { resize, filter, crop, normalisation };
+        let preprocessing = Self { resize, filter, crop, normalisation, jpeg_scaling: false };
         preprocessing.check(&root, takes)?;
         Ok(preprocessing)
     }
@@ -260,6 +264,10 @@ fn conv_next_sizes(root: &Section<'_>, edge: u32) -> Result<(Resize, Option<u32>
     }
     // What is left of a pixel is dropped, as the reference does.
     Ok((Resize::ShortestEdge(larger as u32), Some(edge)))
+}
+
+fn is_off(flag: &bool) -> bool {
+    !flag
 }
 
 // === impl Normalisation ===

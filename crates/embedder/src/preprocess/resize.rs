@@ -18,7 +18,7 @@ use crate::model::{Filter, Preprocessing, Resize};
 const WIDEST_SUPPORT: f64 = 3.0;
 
 /// What becomes of an upright picture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Plan {
     across: Axis,
     down: Axis,
@@ -28,9 +28,12 @@ pub(super) struct Plan {
 
 /// One direction of a picture: it is resized from `source` to `resized` pixels, of which `length`
 /// are kept from `start` on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Axis {
     source: u32,
+    /// How many of the source's pixels the picture really covers: of one that was shrunk while it
+    /// was decoded, the last pixel may be a part of one.
+    extent: f64,
     /// Of a long strip, more than 32 bits can count.
     resized: u64,
     start: u64,
@@ -63,18 +66,19 @@ struct Scaler {
 impl Plan {
     /// For an upright picture of `width` x `height`, neither zero.
     pub(super) fn new((width, height): (u32, u32), preprocessing: &Preprocessing) -> Self {
-        let (resized_width, resized_height) = match preprocessing.resize {
-            Resize::Exact { width, height } => (width.into(), height.into()),
-            Resize::ShortestEdge(edge) if width <= height => {
-                (edge.into(), scaled(height, edge, width))
-            }
-            Resize::ShortestEdge(edge) => (scaled(width, edge, height), edge.into()),
-        };
+        let (resized_width, resized_height) = resized((width, height), preprocessing);
         let crop = preprocessing.crop;
         let across = Axis::new(width, resized_width, crop);
         let down = Axis::new(height, resized_height, crop);
         let output = crop.map_or((across.length, down.length), |edge| (edge, edge));
         Self { across, down, output }
+    }
+
+    /// The same for a picture of which only a shrunk form is there: by `factor`, and then rounded
+    /// up to this size.
+    pub(super) fn of_shrunk(self, (width, height): (u32, u32), factor: f64) -> Self {
+        let (across, down) = (self.across.shrunk(width, factor), self.down.shrunk(height, factor));
+        Self { across, down, ..self }
     }
 
     /// Lays a picture that is smaller than the output into the middle of black.
@@ -159,7 +163,13 @@ impl Axis {
         let kept = crop.map_or(resized, |edge| resized.min(edge.into()));
         // Without a crop, the size is one of the settings, which are small.
         let length = u32::try_from(kept).expect("a model's input has a 32-bit size");
-        Self { source, resized, start: (resized - kept) / 2, length }
+        Self { source, extent: source.into(), resized, start: (resized - kept) / 2, length }
+    }
+
+    /// The same part of a source that was shrunk by `factor` to `source` pixels.
+    fn shrunk(self, source: u32, factor: f64) -> Self {
+        let extent = (self.extent * factor).min(source.into());
+        Self { source, extent, ..self }
     }
 
     /// The same part, seen from the other end.
@@ -170,7 +180,7 @@ impl Axis {
 
     /// Source pixels per resized pixel.
     fn scale(&self) -> f64 {
-        f64::from(self.source) / self.resized as f64
+        self.extent / self.resized as f64
     }
 
     /// Where the kept part lies in the source.
@@ -205,6 +215,32 @@ impl Span {
     }
 }
 
+/// How much smaller the resized picture is, in the direction in which it is less.
+pub(super) fn scale((width, height): (u32, u32), preprocessing: &Preprocessing) -> f64 {
+    let (resized_width, resized_height) = resized((width, height), preprocessing);
+    let across = resized_width as f64 / f64::from(width);
+    across.max(resized_height as f64 / f64::from(height))
+}
+
+/// The whole of a picture, at another size.
+pub(super) fn shrunk(picture: &Rgb, width: u32, height: u32) -> Rgb {
+    let options = Scaler::new(Filter::Bilinear).options;
+    let source = ImageRef::new(picture.width, picture.height, &picture.levels, PixelType::U8x3)
+        .expect("a picture has three bytes per pixel");
+    let mut target = Image::new(width, height, PixelType::U8x3);
+    Resizer::new().resize(&source, &mut target, &options).expect("both are RGB");
+    Rgb { width, height, levels: target.into_vec() }
+}
+
+/// The size before the crop.
+fn resized((width, height): (u32, u32), preprocessing: &Preprocessing) -> (u64, u64) {
+    match preprocessing.resize {
+        Resize::Exact { width, height } => (width.into(), height.into()),
+        Resize::ShortestEdge(edge) if width <= height => (edge.into(), scaled(height, edge, width)),
+        Resize::ShortestEdge(edge) => (scaled(width, edge, height), edge.into()),
+    }
+}
+
 /// How long the long edge becomes when the short one becomes `edge`; what is left of a pixel is
 /// dropped, as the reference does.
 fn scaled(long: u32, edge: u32, short: u32) -> u64 {
@@ -218,7 +254,7 @@ mod tests {
 
     fn preprocessing(resize: Resize, crop: Option<u32>) -> Preprocessing {
         let normalisation = Normalisation { scale: [1.0; 3], offset: [0.0; 3] };
-        Preprocessing { resize, filter: Filter::Bicubic, crop, normalisation }
+        Preprocessing { resize, filter: Filter::Bicubic, crop, normalisation, jpeg_scaling: false }
     }
 
     fn plan(width: u32, height: u32, edge: u32, crop: u32) -> Plan {
