@@ -19,6 +19,7 @@ mod fault;
 mod orient;
 pub(crate) mod pool;
 mod resize;
+mod scratch;
 mod thumbnail;
 
 use crate::config::Limits;
@@ -63,7 +64,7 @@ pub struct Info {
     pub width: u32,
     /// In pixels, upright.
     pub height: u32,
-    /// `jpeg`, `png`, `webp`, `gif`, `bmp` or `tiff`.
+    /// `jpeg`, `png`, `webp`, `gif`, `bmp`, `tiff` or `avif`.
     pub format: &'static str,
     /// If they were wanted.
     pub facts: Option<Facts>,
@@ -112,12 +113,16 @@ impl Preprocessor {
         let Decoded { rgb, size, orientation, format, .. } = decoded;
         let (width, height) = orientation.upright_size(size.0, size.1);
         let (mut facts, mut thumbnail) = (None, None);
-        if *wanted != Wanted::default() {
+        let picture = if *wanted == Wanted::default() {
+            rgb
+        } else {
             deadline.check()?;
             let upright = orient::turn(rgb, orientation);
             facts = wanted.facts.then(|| facts::of(bytes, &upright));
             thumbnail = wanted.thumbnail_side.and_then(|side| thumbnail::of(&upright, side));
-        }
+            upright
+        };
+        scratch::give_back(picture.levels);
         Ok(Picture { levels, info: Info { width, height, format, facts }, thumbnail })
     }
 

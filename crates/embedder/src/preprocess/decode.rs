@@ -1,6 +1,7 @@
 //! From the bytes of a file to RGB levels, by the rules of the reference (Pillow) where it has
 //! any: the first frame of an animation counts, and [`levels`] has the rest.
 
+mod avif;
 mod icc;
 mod jpeg;
 mod levels;
@@ -15,9 +16,9 @@ use super::{Fault, Rgb};
 use crate::model::Preprocessing;
 
 /// What is read, for people.
-pub(super) const FORMATS: &str = "JPEG, PNG, WebP, GIF, BMP or TIFF";
+pub(super) const FORMATS: &str = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF";
 
-/// What is read besides JPEG, and what it is called in answers.
+/// What the `image` crate reads, and what it is called in answers.
 const NAMES: [(ImageFormat, &str); 5] = [
     (ImageFormat::Png, "png"),
     (ImageFormat::WebP, "webp"),
@@ -53,6 +54,7 @@ pub(super) struct Options<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Jpeg,
+    Avif,
     Other(ImageFormat, &'static str),
 }
 
@@ -60,6 +62,7 @@ enum Kind {
 pub(super) fn decode(bytes: &[u8], options: &Options<'_>) -> Result<Decoded, Fault> {
     let decoded = match Kind::of(bytes)? {
         Kind::Jpeg => jpeg::decode(bytes, options),
+        Kind::Avif => avif::decode(bytes, options),
         Kind::Other(format, name) => other::decode(bytes, format, name, options),
     }?;
     options.deadline.check()?;
@@ -87,6 +90,9 @@ impl Kind {
     /// Finds the format in the first bytes; a file's name counts for nothing.
     fn of(bytes: &[u8]) -> Result<Self, Fault> {
         let unsupported = |message: &str| Fault::Unsupported { message: message.to_owned() };
+        if avif::is_avif(bytes) {
+            return Ok(Self::Avif);
+        }
         let Ok(format) = image::guess_format(bytes) else {
             return Err(match bytes.get(4..12) {
                 Some(b"ftypheic" | b"ftypheix" | b"ftypmif1" | b"ftypmsf1") => unsupported("HEIC"),

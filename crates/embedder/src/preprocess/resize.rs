@@ -10,8 +10,8 @@ use std::ops::Range;
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
-use super::Rgb;
 use super::orient::Orientation;
+use super::{Rgb, scratch};
 use crate::model::{Filter, Preprocessing, Resize};
 
 /// How far the widest filter (Lanczos) reaches, in pixels of the coarser side.
@@ -46,6 +46,13 @@ struct Span {
     start: f64,
     length: f64,
     pixels: u32,
+}
+
+/// What a pass is to resize: the lines that run in its direction, and a stretch of them.
+#[derive(Clone, Debug)]
+struct Part {
+    span: Span,
+    lines: Range<u32>,
 }
 
 /// Which direction a pass works in.
@@ -113,9 +120,13 @@ pub(super) fn window(stored: &Rgb, orientation: Orientation, plan: &Plan, filter
     };
     let mut scaler = Scaler::new(filter);
     let lines = down.needed();
-    let narrow = scaler.pass(stored, first, across.span(), lines.clone());
-    let all = 0..across.length;
-    scaler.pass(&narrow, second, down.span().within(&lines), all)
+    let part = Part { span: across.span(), lines: lines.clone() };
+    let narrow = scaler.pass(stored, first, part, scratch::take);
+    let part = Part { span: down.span().within(&lines), lines: 0..across.length };
+    // What waits for the device should take no more room than it needs.
+    let small = scaler.pass(&narrow, second, part, |len| vec![0; len]);
+    scratch::give_back(narrow.levels);
+    small
 }
 
 // === impl Scaler ===
@@ -132,8 +143,14 @@ impl Scaler {
         Self { resizer: Resizer::new(), options }
     }
 
-    /// Resizes the lines in `lines` that run in `direction`.
-    fn pass(&mut self, picture: &Rgb, direction: Direction, span: Span, lines: Range<u32>) -> Rgb {
+    /// Resizes a part of the picture, into the room that it is given.
+    fn pass(
+        &mut self,
+        picture: &Rgb,
+        direction: Direction,
+        Part { span, lines }: Part,
+        room: impl FnOnce(usize) -> Vec<u8>,
+    ) -> Rgb {
         let count = lines.end - lines.start;
         let (first_line, line_count) = (f64::from(lines.start), f64::from(count));
         let (width, height, options) = match direction {
@@ -148,11 +165,13 @@ impl Scaler {
         };
         let source = ImageRef::new(picture.width, picture.height, &picture.levels, PixelType::U8x3)
             .expect("a picture has three bytes per pixel");
-        let mut target = Image::new(width, height, PixelType::U8x3);
+        let mut levels = room(3 * width as usize * height as usize);
+        let mut target = Image::from_slice_u8(width, height, &mut levels, PixelType::U8x3)
+            .expect("so many bytes it has");
         self.resizer
             .resize(&source, &mut target, &options)
             .expect("both are RGB, and span and lines lie within the picture");
-        Rgb { width, height, levels: target.into_vec() }
+        Rgb { width, height, levels }
     }
 }
 

@@ -9,7 +9,7 @@ use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat, ScalingFactor};
 use super::levels::{Channels, Levels};
 use super::{Decoded, Options, icc, other};
 use crate::preprocess::orient::Orientation;
-use crate::preprocess::{Fault, resize};
+use crate::preprocess::{Fault, resize, scratch};
 use segments::Segments;
 
 pub(super) const FORMAT: &str = "jpeg";
@@ -92,7 +92,8 @@ fn levels(
     decompressor.set_scaling_factor(scale).ok()?;
     let (width, height) = (scale.scale(header.width), scale.scale(header.height));
     let pitch = channels.count() * width;
-    let mut levels = vec![0; pitch * height];
+    // All of it is written, or the decoder has failed.
+    let mut levels = scratch::take(pitch * height);
     let pixels = levels.as_mut_slice();
     decompressor.decompress(bytes, Image { pixels, width, pitch, height, format }).ok()?;
     if channels == Channels::Cmyk {
