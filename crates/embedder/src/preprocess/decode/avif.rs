@@ -1,5 +1,5 @@
 //! AVIF: a picture of AV1 in a box of boxes. The boxes are read by Mozilla's parser, the picture
-//! by rav1d.
+//! by dav1d.
 //!
 //! How a picture is to be turned is written in the boxes (`irot`, `imir`); an EXIF orientation
 //! beside them says the same once more and counts for nothing, as the standard wants it (ISO/IEC

@@ -1,20 +1,18 @@
-//! One picture of AV1, by rav1d through its C interface: it has no other.
+//! One picture of AV1, by dav1d, which is written in C.
 
-#![expect(unsafe_code, reason = "the decoder has a C interface only")]
+#![expect(unsafe_code, reason = "the decoder is written in C")]
 
 use std::ffi::{c_int, c_uint};
 use std::io;
 use std::mem::MaybeUninit;
-use std::ptr::NonNull;
+use std::ptr;
 use std::slice;
 
-use rav1d::include::dav1d::data::Dav1dData;
-use rav1d::include::dav1d::dav1d::{Dav1dContext, Dav1dSettings};
-use rav1d::include::dav1d::headers::{
-    DAV1D_PIXEL_LAYOUT_I400, DAV1D_PIXEL_LAYOUT_I420, DAV1D_PIXEL_LAYOUT_I422, Dav1dSequenceHeader,
+use libdav1d_sys::{
+    Dav1dContext, Dav1dData, Dav1dPicture, Dav1dPixelLayout, Dav1dSequenceHeader, Dav1dSettings,
+    dav1d_close, dav1d_data_create, dav1d_data_unref, dav1d_default_settings, dav1d_get_picture,
+    dav1d_open, dav1d_parse_sequence_header, dav1d_picture_unref, dav1d_send_data,
 };
-use rav1d::include::dav1d::picture::Dav1dPicture;
-use rav1d::src::lib as dav1d;
 
 use super::{FORMAT, Options, corrupt};
 use crate::preprocess::Fault;
@@ -36,7 +34,7 @@ pub(super) struct Frame {
 }
 
 /// A decoder, closed when it is dropped.
-struct Decoder(Option<Dav1dContext>);
+struct Decoder(*mut Dav1dContext);
 
 /// Data on their way into a decoder.
 struct Data(Dav1dData);
@@ -57,43 +55,39 @@ pub(super) fn decode(coded: &[u8], options: &Options<'_>) -> Result<Frame, Fault
 
 /// The largest size in the stream's header.
 fn size(coded: &[u8]) -> Result<(u32, u32), Fault> {
-    let mut header = MaybeUninit::<Dav1dSequenceHeader>::uninit();
-    // SAFETY: both pointers are to live memory of the sizes that belong to them, and the first is
-    // only written to.
-    let result = unsafe {
-        dav1d::dav1d_parse_sequence_header(
-            NonNull::new(header.as_mut_ptr()),
-            NonNull::new(coded.as_ptr().cast_mut()),
-            coded.len(),
-        )
-    };
-    check(result.0)?;
-    // SAFETY: written, since the call has succeeded.
-    let header = unsafe { header.assume_init() };
+    let mut header = MaybeUninit::<Dav1dSequenceHeader>::zeroed();
+    // SAFETY: reads as many bytes as there are, and writes a header where there is room for one.
+    let result =
+        unsafe { dav1d_parse_sequence_header(header.as_mut_ptr(), coded.as_ptr(), coded.len()) };
+    check(result)?;
+    let header = header.as_ptr();
+    // SAFETY: written, since the call has succeeded. The header as a whole is left alone: it has
+    // enumerations, and the file may name a value that they don't.
+    let (width, height) = unsafe { ((*header).max_width, (*header).max_height) };
     // At most 16 bits each.
-    Ok((header.max_width as u32, header.max_height as u32))
+    Ok((width as u32, height as u32))
 }
 
 // === impl Decoder ===
 
 impl Decoder {
     fn open(max_pixels: u64) -> Result<Self, Fault> {
-        let mut settings = MaybeUninit::<Dav1dSettings>::uninit();
-        // SAFETY: written to, and nothing else.
-        unsafe { dav1d::dav1d_default_settings(NonNull::from(&mut settings).cast()) };
-        // SAFETY: the call has written all of it.
-        let mut settings = unsafe { settings.assume_init() };
+        let mut settings = MaybeUninit::<Dav1dSettings>::zeroed();
+        // SAFETY: the call writes all of them.
+        let mut settings = unsafe {
+            dav1d_default_settings(settings.as_mut_ptr());
+            settings.assume_init()
+        };
         // The pool has threads enough.
         settings.n_threads = 1;
         settings.max_frame_delay = 1;
         settings.all_layers = 0;
         settings.frame_size_limit = c_uint::try_from(max_pixels).unwrap_or(c_uint::MAX);
-        let mut context = None;
-        // SAFETY: both live, and the settings are whole.
-        let result = unsafe {
-            dav1d::dav1d_open(Some(NonNull::from(&mut context)), Some(NonNull::from(&mut settings)))
-        };
-        check(result.0)?;
+        // What is wrong with a stranger's file is told to the stranger.
+        settings.logger.callback = None;
+        let mut context = ptr::null_mut();
+        // SAFETY: the settings are whole, and the context may be written to.
+        check(unsafe { dav1d_open(&mut context, &settings) })?;
         Ok(Self(context))
     }
 
@@ -102,19 +96,18 @@ impl Decoder {
         loop {
             let is_fed = data.0.sz == 0;
             if !is_fed {
-                // SAFETY: the decoder is open, and the data are its own kind of.
-                let sent =
-                    unsafe { dav1d::dav1d_send_data(self.0, Some(NonNull::from(&mut data.0))) };
-                if !wants_more(sent.0) {
-                    check(sent.0)?;
+                // SAFETY: the decoder is open, and the data were made for it.
+                let sent = unsafe { dav1d_send_data(self.0, &mut data.0) };
+                if !wants_more(sent) {
+                    check(sent)?;
                 }
             }
-            let mut picture = Picture(Dav1dPicture::default());
+            // SAFETY: no pointer of it points anywhere, and no number means anything else.
+            let mut picture = Picture(unsafe { MaybeUninit::zeroed().assume_init() });
             // SAFETY: the decoder is open, and an empty picture may be written to.
-            let got =
-                unsafe { dav1d::dav1d_get_picture(self.0, Some(NonNull::from(&mut picture.0))) };
-            if !wants_more(got.0) {
-                return check(got.0).map(|()| picture);
+            let got = unsafe { dav1d_get_picture(self.0, &mut picture.0) };
+            if !wants_more(got) {
+                return check(got).map(|()| picture);
             }
             if is_fed {
                 return Err(corrupt("it ends early".to_owned()));
@@ -126,7 +119,7 @@ impl Decoder {
 impl Drop for Decoder {
     fn drop(&mut self) {
         // SAFETY: it is open, and nobody uses it any more.
-        unsafe { dav1d::dav1d_close(Some(NonNull::from(&mut self.0))) };
+        unsafe { dav1d_close(&mut self.0) };
     }
 }
 
@@ -134,12 +127,12 @@ impl Drop for Decoder {
 
 impl Data {
     fn new(coded: &[u8]) -> Result<Self, Fault> {
-        let mut data = Self(Dav1dData::default());
+        // SAFETY: no pointer of them points anywhere.
+        let mut data = Self(unsafe { MaybeUninit::zeroed().assume_init() });
         // SAFETY: empty data may be written to.
-        let room =
-            unsafe { dav1d::dav1d_data_create(Some(NonNull::from(&mut data.0)), coded.len()) };
+        let room = unsafe { dav1d_data_create(&mut data.0, coded.len()) };
         if room.is_null() {
-            return Err(corrupt("it has no data".to_owned()));
+            return Err(corrupt("there is no memory for its data".to_owned()));
         }
         // SAFETY: the room is new and as long as the data.
         unsafe { room.copy_from_nonoverlapping(coded.as_ptr(), coded.len()) };
@@ -150,7 +143,7 @@ impl Data {
 impl Drop for Data {
     fn drop(&mut self) {
         // SAFETY: whatever is left of them belongs to us.
-        unsafe { dav1d::dav1d_data_unref(Some(NonNull::from(&mut self.0))) };
+        unsafe { dav1d_data_unref(&mut self.0) };
     }
 }
 
@@ -160,13 +153,18 @@ impl Picture {
     /// Copies the picture out of the decoder's memory.
     fn frame(&self) -> Result<Frame, Fault> {
         let picture = &self.0;
-        let header = picture.seq_hdr.ok_or_else(|| corrupt("it has no header".to_owned()))?;
-        // SAFETY: the picture holds its header.
-        let header = unsafe { header.as_ref() };
+        let header = picture.seq_hdr;
+        if header.is_null() {
+            return Err(corrupt("it has no header".to_owned()));
+        }
+        // SAFETY: the picture holds its header. The matrix is read as a number: the file may name
+        // one that the enumeration doesn't.
+        let (matrix, range) =
+            unsafe { (ptr::addr_of!((*header).mtrx).cast::<u32>().read(), (*header).color_range) };
         let sharing = match picture.p.layout {
-            DAV1D_PIXEL_LAYOUT_I400 => None,
-            DAV1D_PIXEL_LAYOUT_I420 => Some((2, 2)),
-            DAV1D_PIXEL_LAYOUT_I422 => Some((2, 1)),
+            Dav1dPixelLayout::DAV1D_PIXEL_LAYOUT_I400 => None,
+            Dav1dPixelLayout::DAV1D_PIXEL_LAYOUT_I420 => Some((2, 2)),
+            Dav1dPixelLayout::DAV1D_PIXEL_LAYOUT_I422 => Some((2, 1)),
             _ => Some((1, 1)),
         };
         // Neither is negative, nor are the bits.
@@ -183,21 +181,25 @@ impl Picture {
             height: height as u32,
             bits: picture.p.bpc as u32,
             sharing,
-            matrix: header.mtrx,
-            is_full_range: header.color_range != 0,
+            matrix,
+            is_full_range: range != 0,
             planes,
         })
     }
 
+    /// Copies one plane: of a fault of the decoder's, nothing.
     fn plane(&self, index: usize, width: usize, height: usize) -> Vec<u16> {
         let mut samples = Vec::with_capacity(width * height);
-        let Some(start) = self.0.data[index] else { return samples };
+        let start = self.0.data[index];
+        if start.is_null() {
+            return samples;
+        }
         let stride = self.0.stride[index.min(1)];
         for row in 0..height {
             // SAFETY: a plane has `height` rows, `stride` bytes apart, of at least `width` samples
             // each: one byte of 8 bits, two aligned ones of more.
             unsafe {
-                let line = start.as_ptr().cast::<u8>().offset(row as isize * stride);
+                let line = start.cast::<u8>().offset(row as isize * stride);
                 if self.0.p.bpc == 8 {
                     let line = slice::from_raw_parts(line, width);
                     samples.extend(line.iter().map(|&sample| u16::from(sample)));
@@ -213,7 +215,7 @@ impl Picture {
 impl Drop for Picture {
     fn drop(&mut self) {
         // SAFETY: empty, or a picture that is ours.
-        unsafe { dav1d::dav1d_picture_unref(Some(NonNull::from(&mut self.0))) };
+        unsafe { dav1d_picture_unref(&mut self.0) };
     }
 }
 
