@@ -64,7 +64,7 @@ pub struct Info {
     pub width: u32,
     /// In pixels, upright.
     pub height: u32,
-    /// `jpeg`, `png`, `webp`, `gif`, `bmp`, `tiff` or `avif`.
+    /// `jpeg`, `png`, `webp`, `gif`, `bmp`, `tiff`, `avif` or `heic`.
     pub format: &'static str,
     /// If they were wanted.
     pub facts: Option<Facts>,

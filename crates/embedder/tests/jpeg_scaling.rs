@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clipmesh_embedder::Limits;
-use clipmesh_embedder::backend::{self, Backend, Batch, DeviceChoice, DtypeChoice, Options};
+use clipmesh_embedder::backend::{self, Backend, Batch, Device, DtypeChoice, Options};
 use clipmesh_embedder::model::Model;
 use clipmesh_embedder::preprocess::{Facts, Picture, Preprocessor, Wanted};
 use image::RgbImage;
@@ -34,8 +34,12 @@ struct Subject {
 impl Subject {
     fn open(folder: &Path) -> Self {
         let model = Arc::new(Model::open(folder).expect("a model"));
-        let options =
-            Options { device: DeviceChoice::Cpu, dtype: DtypeChoice::F32, compute_threads: 1 };
+        let options = Options {
+            device: Device::Cpu,
+            dtype: DtypeChoice::F32,
+            compute_threads: 1,
+            max_batch: 2,
+        };
         let backend = backend::load(&model, &options).expect("libtorch takes it");
         let exact = model.preprocessing.clone();
         let mut scaling = exact.clone();

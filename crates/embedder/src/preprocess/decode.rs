@@ -2,6 +2,8 @@
 //! any: the first frame of an animation counts, and [`levels`] has the rest.
 
 mod avif;
+#[cfg(feature = "heic")]
+mod heic;
 mod icc;
 mod jpeg;
 mod levels;
@@ -16,7 +18,13 @@ use super::{Fault, Rgb};
 use crate::model::Preprocessing;
 
 /// What is read, for people.
+#[cfg(not(feature = "heic"))]
 pub(super) const FORMATS: &str = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF";
+#[cfg(feature = "heic")]
+pub(super) const FORMATS: &str = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC";
+
+/// Brands of HEVC's pictures, and those of files that hold any kind.
+const HEIC_BRANDS: [&[u8; 4]; 5] = [b"heic", b"heix", b"hevc", b"mif1", b"msf1"];
 
 /// What the `image` crate reads, and what it is called in answers.
 const NAMES: [(ImageFormat, &str); 5] = [
@@ -55,6 +63,7 @@ pub(super) struct Options<'a> {
 enum Kind {
     Jpeg,
     Avif,
+    Heic,
     Other(ImageFormat, &'static str),
 }
 
@@ -63,6 +72,10 @@ pub(super) fn decode(bytes: &[u8], options: &Options<'_>) -> Result<Decoded, Fau
     let decoded = match Kind::of(bytes)? {
         Kind::Jpeg => jpeg::decode(bytes, options),
         Kind::Avif => avif::decode(bytes, options),
+        #[cfg(feature = "heic")]
+        Kind::Heic => heic::decode(bytes, options),
+        #[cfg(not(feature = "heic"))]
+        Kind::Heic => Err(unsupported("HEIC")),
         Kind::Other(format, name) => other::decode(bytes, format, name, options),
     }?;
     options.deadline.check()?;
@@ -89,16 +102,13 @@ impl Options<'_> {
 impl Kind {
     /// Finds the format in the first bytes; a file's name counts for nothing.
     fn of(bytes: &[u8]) -> Result<Self, Fault> {
-        let unsupported = |message: &str| Fault::Unsupported { message: message.to_owned() };
         if avif::is_avif(bytes) {
             return Ok(Self::Avif);
         }
-        let Ok(format) = image::guess_format(bytes) else {
-            return Err(match bytes.get(4..12) {
-                Some(b"ftypheic" | b"ftypheix" | b"ftypmif1" | b"ftypmsf1") => unsupported("HEIC"),
-                _ => Fault::NotAnImage,
-            });
-        };
+        if bytes.get(4..12).is_some_and(|name| is_heic(name)) {
+            return Ok(Self::Heic);
+        }
+        let format = image::guess_format(bytes).map_err(|_| Fault::NotAnImage)?;
         if format == ImageFormat::Jpeg {
             return Ok(Self::Jpeg);
         }
@@ -106,6 +116,15 @@ impl Kind {
         let name = name.ok_or_else(|| unsupported(&format!("{format:?}")))?;
         Ok(Self::Other(format, name))
     }
+}
+
+fn is_heic(name: &[u8]) -> bool {
+    name.strip_prefix(b"ftyp")
+        .is_some_and(|brand| HEIC_BRANDS.iter().any(|known| known.as_slice() == brand))
+}
+
+fn unsupported(message: &str) -> Fault {
+    Fault::Unsupported { message: message.to_owned() }
 }
 
 #[cfg(test)]
@@ -116,7 +135,7 @@ mod tests {
     fn the_bytes_decide_the_format() {
         assert_eq!(Kind::of(b"just some text"), Err(Fault::NotAnImage), "text");
         let heic = b"\0\0\0\x18ftypheic\0\0\0\0";
-        assert!(matches!(Kind::of(heic), Err(Fault::Unsupported { .. })), "known, but not read");
+        assert_eq!(Kind::of(heic), Ok(Kind::Heic), "known");
         assert!(
             matches!(Kind::of(b"qoif0000"), Err(Fault::Unsupported { .. })),
             "known, but not read"

@@ -4,7 +4,8 @@ makes of it, as a PNG beside it.
     venv/bin/python formats.py
 
 `avif-10-bit.avif` is made with libavif's `avifenc`, which must be on the path: Pillow writes 8 bits
-only. `formats.rs` holds the tolerances.
+only. The HEIC files are made with libheif's `heif-enc`, and what they show is what `heif-convert`
+says: Pillow knows no HEIC. `formats.rs` holds the tolerances.
 """
 
 import io
@@ -109,6 +110,14 @@ def ten_bit(picture):
         return target.read_bytes()
 
 
+def heic(picture, folder, name):
+    """A HEIC file and what libheif's own tool makes of it; an EXIF orientation turns both."""
+    source = Path(folder) / "a.jpg"
+    source.write_bytes(picture)
+    subprocess.run(["heif-enc", "-q", "92", source, "-o", FOLDER / name], check=True, capture_output=True)
+    subprocess.run(["heif-convert", FOLDER / name, FOLDER / f"{name}.expected.png"], check=True, capture_output=True)
+
+
 def files():
     scene, wide = landscape(61, 47, 21), plasma(57, 38)
     adobe, display = (rgb_profile(*PROFILES[name]) for name in ("adobe-rgb", "display-p3"))
@@ -142,7 +151,11 @@ def main():
     FOLDER.mkdir()
     for name, data in files().items():
         (FOLDER / name).write_bytes(data)
-        reference(data).save(FOLDER / f"{name}.expected.png", optimize=True)
+        reference(data).save(FOLDER / f"{name}.expected.png", optimize=True, icc_profile=None)
+    scene, turned = landscape(64, 48, 23), landscape(64, 48, 23).transpose(Image.Transpose.ROTATE_90)
+    with tempfile.TemporaryDirectory() as folder:
+        heic(encode(scene, "JPEG", quality=95), folder, "upright.heic")
+        heic(encode(turned, "JPEG", quality=95, exif=exif(6)), folder, "turned.heic")
 
 
 if __name__ == "__main__":

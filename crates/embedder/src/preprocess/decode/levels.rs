@@ -93,10 +93,10 @@ impl Levels {
 
 /// Whether levels are neither whole numbers nor can be taken for such.
 pub(super) fn check_kind(color: ColorType) -> Result<(), Fault> {
-    match color {
-        ColorType::Rgb32F | ColorType::Rgba32F => Err(floating_point()),
-        _ => Ok(()),
+    if matches!(color, ColorType::Rgb32F | ColorType::Rgba32F) {
+        return Err(floating_point());
     }
+    Ok(())
 }
 
 fn floating_point() -> Fault {

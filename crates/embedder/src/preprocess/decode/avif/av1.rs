@@ -165,7 +165,7 @@ impl Picture {
             Dav1dPixelLayout::DAV1D_PIXEL_LAYOUT_I400 => None,
             Dav1dPixelLayout::DAV1D_PIXEL_LAYOUT_I420 => Some((2, 2)),
             Dav1dPixelLayout::DAV1D_PIXEL_LAYOUT_I422 => Some((2, 1)),
-            _ => Some((1, 1)),
+            Dav1dPixelLayout::DAV1D_PIXEL_LAYOUT_I444 | _ => Some((1, 1)),
         };
         // Neither is negative, nor are the bits.
         let (width, height) = (picture.p.w as usize, picture.p.h as usize);

@@ -127,7 +127,8 @@ fn neighbours(at: usize, sharing: usize, len: usize) -> (usize, usize, f32) {
     if sharing == 1 {
         return (nearest, nearest, 1.0);
     }
-    let next = if at % 2 == 0 { nearest.saturating_sub(1) } else { (nearest + 1).min(len - 1) };
+    let next =
+        if at.is_multiple_of(2) { nearest.saturating_sub(1) } else { (nearest + 1).min(len - 1) };
     (nearest, next, 0.75)
 }
 
