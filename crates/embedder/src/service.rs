@@ -28,6 +28,7 @@ use self::pipeline::{Checked, Refused, Terms};
 use crate::batcher::Permit;
 use crate::error::CallError;
 use crate::lane::Lane;
+use crate::preprocess::Wanted;
 
 /// Serves `clipmesh.embedder.v1`.
 #[derive(Clone, Debug)]
@@ -47,9 +48,13 @@ impl EmbedderService for Service {
         &self,
         request: Request<proto::EmbedRequest>,
     ) -> Result<Response<proto::EmbedResponse>, Status> {
-        let proto::EmbedRequest { inputs, encoding, priority } = request.into_inner();
+        let proto::EmbedRequest { inputs, encoding, priority, image_facts } = request.into_inner();
         self.check_count(inputs.len())?;
-        let terms = Terms { lane: read_lane(priority)?, deadline: deadline() };
+        let terms = Terms {
+            lane: read_lane(priority)?,
+            deadline: deadline(),
+            wanted: answer::read_wanted(image_facts)?,
+        };
         let encoding = Encoding::read(encoding)?;
         let checked: Vec<_> = inputs.into_iter().map(|input| self.pipeline.check(input)).collect();
         let weights: Vec<u64> =
@@ -68,7 +73,7 @@ impl EmbedderService for Service {
         &self,
         request: Request<Streaming<proto::EmbedStreamRequest>>,
     ) -> Result<Response<Self::EmbedStreamStream>, Status> {
-        let terms = Terms { lane: Lane::Bulk, deadline: deadline() };
+        let terms = Terms { lane: Lane::Bulk, deadline: deadline(), wanted: Wanted::default() };
         let answers = stream::answers(self.clone(), request.into_inner(), terms);
         Ok(Response::new(answers.boxed()))
     }

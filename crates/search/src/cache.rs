@@ -164,6 +164,7 @@ mod tests {
         let embedded = Embedded {
             vector: Embedding::new(vec![0.1, -0.7, 3.0]).expect("a direction"),
             image: Some(ImageInfo { width: 3, height: 2, format: "png".to_owned() }),
+            thumbnail: Some(Bytes::from_static(b"a picture")),
         };
         let key = Key::text(&model("a"), "word");
         assert_eq!(embeddings.get(key).await, None, "nothing yet");
@@ -171,6 +172,7 @@ mod tests {
         let found = embeddings.get(key).await.expect("there");
         assert!(found.vector.dot(&embedded.vector) > 0.999_999, "the same direction");
         assert_eq!(found.image, embedded.image, "the same picture");
+        assert_eq!(found.thumbnail, None, "which is stored elsewhere");
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ use tonic::Code;
 
 use crate::error::Error;
 use crate::store::Collection;
+use crate::thumbnail;
 
 /// Settings of calls to the embedder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,12 +80,23 @@ pub(crate) enum Lane {
     Bulk,
 }
 
+/// What is asked for, whatever the input is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Ask {
+    pub(crate) lane: Lane,
+    /// Whether to make a small picture, too, while the large one is decoded.
+    pub(crate) thumbnail: bool,
+}
+
 /// A vector, and what was learned on the way.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Embedded {
     pub(crate) vector: Embedding,
     /// `None` for text.
     pub(crate) image: Option<ImageInfo>,
+    /// A JPEG as large as ours are. `None` if it was not asked for, or comes from the cache, which
+    /// keeps none.
+    pub(crate) thumbnail: Option<Bytes>,
 }
 
 /// What the embedder saw of a picture.
@@ -142,7 +154,7 @@ impl Embedder {
     pub(crate) async fn embed(
         &self,
         input: Input,
-        lane: Lane,
+        ask: Ask,
         collection: &Collection,
     ) -> Result<Embedded, Error> {
         let mut model = self.recent_model().await?;
@@ -155,7 +167,10 @@ impl Embedder {
         let request = v1::EmbedRequest {
             inputs: vec![v1::EmbedInput { content: Some(input.into()) }],
             encoding: v1::VectorEncoding::RawF32.into(),
-            priority: v1::Priority::from(lane).into(),
+            priority: v1::Priority::from(ask.lane).into(),
+            image_facts: ask
+                .thumbnail
+                .then_some(v1::ImageFacts { hashes: false, thumbnail_side: thumbnail::MAX_SIDE }),
         };
         let response = match self.client.clone().embed(request).await {
             Ok(response) => response.into_inner(),
@@ -259,24 +274,26 @@ impl TryFrom<v1::Embedding> for Embedded {
 
     /// Reads a vector in either of the forms that are exact.
     fn try_from(embedding: v1::Embedding) -> Result<Self, embedding::Error> {
-        let image = embedding.image.map(|image| ImageInfo {
-            width: image.width,
-            height: image.height,
-            format: image.format,
+        let mut thumbnail = None;
+        let image = embedding.image.map(|image| {
+            thumbnail = Some(image.thumbnail).filter(|thumbnail| !thumbnail.is_empty());
+            ImageInfo { width: image.width, height: image.height, format: image.format }
         });
         // Half a float at the end is none, and the vector too short then.
         let raw = embedding.raw.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
         let values = if embedding.raw.is_empty() { embedding.values } else { raw.collect() };
-        Ok(Self { vector: Embedding::new(values)?, image })
+        Ok(Self { vector: Embedding::new(values)?, image, thumbnail })
     }
 }
 
 impl From<Embedded> for v1::Embedding {
+    /// Without the thumbnail: it is stored with its item, and would push vectors out of the cache.
     fn from(embedded: Embedded) -> Self {
         let image = embedded.image.map(|image| v1::ImageInfo {
             width: image.width,
             height: image.height,
             format: image.format,
+            ..v1::ImageInfo::default()
         });
         Self { values: embedded.vector.into_values(), image, ..Self::default() }
     }

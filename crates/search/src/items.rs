@@ -23,7 +23,7 @@ use tracing::Instrument as _;
 
 use self::locks::{Locks, Turn};
 use crate::blobs::{Blobs, Name};
-use crate::embedder::{Embedded, Lane, check_image_bytes};
+use crate::embedder::{Ask, Embedded, Lane, check_image_bytes};
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::item::{self, Item, Metadata};
@@ -204,10 +204,16 @@ impl Items {
         lane: Lane,
     ) -> Result<Point, Error> {
         let image = hashed.new.image.clone();
+        let ask = Ask { lane, thumbnail: true };
         let obtained =
-            self.vectors.of_image(image.clone(), &hashed.content_hash, lane, collection).await;
-        let embedded = obtained.map_err(|error| error.in_field("item.image"))?.embedded;
-        match self.thumbnailer.make(image).await {
+            self.vectors.of_image(image.clone(), &hashed.content_hash, ask, collection).await;
+        let mut embedded = obtained.map_err(|error| error.in_field("item.image"))?.embedded;
+        let thumbnail = match embedded.thumbnail.take() {
+            Some(thumbnail) => Ok(thumbnail),
+            // The vector was known already, and nobody has decoded the picture now.
+            None => self.thumbnailer.make(image).await,
+        };
+        match thumbnail {
             Ok(thumbnail) => {
                 let name = Name {
                     uid: &collection.uid,

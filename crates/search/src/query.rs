@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::cache::{Key, Results};
 use crate::convert;
-use crate::embedder::Lane;
+use crate::embedder::{Ask, Lane};
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::store::{Collection, Search, VectorStore};
@@ -138,8 +138,8 @@ impl Searches {
                 (self.vectors.of_text(text, collection).await, format!("{field}.text"))
             }
             Content::Image { bytes, hash } => {
-                let obtained =
-                    self.vectors.of_image(bytes, &hash, Lane::Interactive, collection).await;
+                let ask = Ask { lane: Lane::Interactive, thumbnail: false };
+                let obtained = self.vectors.of_image(bytes, &hash, ask, collection).await;
                 (obtained, format!("{field}.image"))
             }
         };

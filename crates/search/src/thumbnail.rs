@@ -1,8 +1,9 @@
 //! Small pictures to show in lists: JPEG, upright, on white.
 //!
-//! They are made only of pictures that the embedder has accepted, but the limits are checked here
-//! again, from the header and before memory is spent: the cache may have accepted what another
-//! setting would refuse.
+//! The embedder makes them of pictures that it is given anyway. Here they are made only where the
+//! vector was in the cache, so of pictures that an embedder has accepted once. The limits are
+//! checked again, from the header and before memory is spent: that embedder may have accepted what
+//! another setting would refuse.
 
 use std::io::Cursor;
 use std::num::NonZeroUsize;
@@ -15,7 +16,7 @@ use image::{DynamicImage, ImageDecoder as _, ImageReader, Limits, RgbImage};
 use tokio::sync::Semaphore;
 
 /// Longest side in pixels.
-const MAX_SIDE: u32 = 256;
+pub(crate) const MAX_SIDE: u32 = 256;
 /// The encoder's scale is 1 to 100; below 80 edges show.
 const QUALITY: u8 = 82;
 /// Bytes of the largest pixel that is decoded: four channels of 32-bit floats.

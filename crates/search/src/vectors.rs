@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::cache::single_flight::SingleFlight;
 use crate::cache::{Embeddings, Key};
-use crate::embedder::{Embedded, Embedder, Input, Lane};
+use crate::embedder::{Ask, Embedded, Embedder, Input, Lane};
 use crate::error::Error;
 use crate::metrics;
 use crate::store::Collection;
@@ -25,8 +25,8 @@ const MAX_INLINE_HASH: usize = 128 * 1024;
 pub(crate) struct Vectors {
     embedder: Arc<Embedder>,
     cache: Embeddings,
-    /// By lane, too: whoever waits for an answer must not wait for a bulk lane's turn.
-    flights: SingleFlight<(Key, Lane), Result<Embedded, Error>>,
+    /// By what is asked for, too: whoever waits for an answer must not wait for a bulk lane's turn.
+    flights: SingleFlight<(Key, Ask), Result<Embedded, Error>>,
 }
 
 /// A vector and how it was come by.
@@ -48,11 +48,11 @@ impl Vectors {
         &self,
         image: Bytes,
         content_hash: &ContentHash,
-        lane: Lane,
+        ask: Ask,
         collection: &Collection,
     ) -> Result<Obtained, Error> {
         let key = Key::image(&collection.fingerprint, content_hash);
-        self.obtain(key, Input::Image(image), lane, collection).await
+        self.obtain(key, Input::Image(image), ask, collection).await
     }
 
     /// The vector of words, for which someone always waits.
@@ -62,28 +62,29 @@ impl Vectors {
         collection: &Collection,
     ) -> Result<Obtained, Error> {
         let key = Key::text(&collection.fingerprint, &text);
-        self.obtain(key, Input::Text(text), Lane::Interactive, collection).await
+        let ask = Ask { lane: Lane::Interactive, thumbnail: false };
+        self.obtain(key, Input::Text(text), ask, collection).await
     }
 
     async fn obtain(
         &self,
         key: Key,
         input: Input,
-        lane: Lane,
+        ask: Ask,
         collection: &Collection,
     ) -> Result<Obtained, Error> {
         if let Some(embedded) = self.cache.get(key).await {
             return Ok(Obtained { embedded, is_cached: true, took: Duration::ZERO });
         }
         let start = Instant::now();
-        let begin = || self.begin(key, input.clone(), lane, collection);
-        let flight = self.flights.join((key, lane), begin);
+        let begin = || self.begin(key, input.clone(), ask, collection);
+        let flight = self.flights.join((key, ask), begin);
         let mut outcome = flight.work.await;
         if flight.is_joined {
             metrics::embedding_shared();
             // Whoever began had less time than this call has, or asked for another collection.
             if outcome.as_ref().is_err_and(Error::is_of_one_call) {
-                outcome = self.begin(key, input, lane, collection).await;
+                outcome = self.begin(key, input, ask, collection).await;
             }
         }
         Ok(Obtained { embedded: outcome?, is_cached: false, took: start.elapsed() })
@@ -93,14 +94,14 @@ impl Vectors {
         &self,
         key: Key,
         input: Input,
-        lane: Lane,
+        ask: Ask,
         collection: &Collection,
     ) -> BoxFuture<'static, Result<Embedded, Error>> {
         let embedder = Arc::clone(&self.embedder);
         let cache = self.cache.clone();
         let collection = collection.clone();
         async move {
-            let embedded = embedder.embed(input, lane, &collection).await?;
+            let embedded = embedder.embed(input, ask, &collection).await?;
             cache.put(key, &embedded).await;
             Ok(embedded)
         }

@@ -163,6 +163,7 @@ async fn stream_for_ever(
         key,
         input: Some(requests::image(&files[key as usize % files.len()])),
         encoding: VectorEncoding::RawF32.into(),
+        ..EmbedStreamRequest::default()
     });
     let mut answers = client.embed_stream(requests).await?.into_inner();
     while let Some(answer) = answers.next().await {

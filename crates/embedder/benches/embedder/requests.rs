@@ -56,5 +56,6 @@ pub(crate) fn single(input: EmbedInput, priority: Priority) -> EmbedRequest {
         inputs: vec![input],
         encoding: VectorEncoding::RawF32.into(),
         priority: priority.into(),
+        ..EmbedRequest::default()
     }
 }

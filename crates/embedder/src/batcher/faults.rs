@@ -91,9 +91,9 @@ impl Faults {
 
     /// Learns that a pass of so many inputs failed.
     pub(super) fn failed(&mut self, fault: Fault, inputs: usize) -> Verdict {
-        match fault {
+        match &fault {
             Fault::Panicked => return Verdict::Die(Death::Panicked),
-            Fault::Lost(message) => return Verdict::Die(Death::Lost(message)),
+            Fault::Lost(message) => return Verdict::Die(Death::Lost(message.clone())),
             Fault::Hung => return Verdict::Die(Death::Hung),
             Fault::OutOfMemory => {
                 self.passes = 0;
@@ -105,10 +105,16 @@ impl Faults {
             return Verdict::Split;
         }
         self.failures += 1;
-        match fault {
-            Fault::Failed(message) if self.failures < MOST_FAILURES => Verdict::Refuse(message),
+        match &fault {
+            Fault::Failed(message) if self.failures < MOST_FAILURES => {
+                Verdict::Refuse(message.clone())
+            }
             Fault::OutOfMemory if self.failures < MOST_FAILURES => Verdict::Shed,
-            other => Verdict::Die(Death::Failing(other.to_string())),
+            Fault::Failed(_)
+            | Fault::OutOfMemory
+            | Fault::Lost(_)
+            | Fault::Hung
+            | Fault::Panicked => Verdict::Die(Death::Failing(fault.to_string())),
         }
     }
 

@@ -9,8 +9,12 @@ use clipmesh_proto::embedder::v1::embed_result::Outcome;
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 
-use super::pipeline::{Embedded, Refused};
+use super::pipeline::{Embedded, Refused, Seen};
 use crate::metrics;
+use crate::preprocess::{Facts, Wanted};
+
+/// Longest side of a thumbnail in pixels: sharp at twice the size of a list's usual tile.
+const MAX_THUMBNAIL_SIDE: u32 = 512;
 
 /// How a vector is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,14 +58,25 @@ impl Encoding {
     }
 }
 
+/// Reads a request's `image_facts`.
+///
+/// # Errors
+/// A thumbnail larger than is made.
+pub(super) fn read_wanted(facts: Option<proto::ImageFacts>) -> Result<Wanted, FieldViolation> {
+    let proto::ImageFacts { hashes, thumbnail_side } = facts.unwrap_or_default();
+    if thumbnail_side > MAX_THUMBNAIL_SIDE {
+        let message = format!("must be at most {MAX_THUMBNAIL_SIDE}, not {thumbnail_side}");
+        let field = "image_facts.thumbnail_side";
+        return Err(FieldViolation::new(field, Reason::OutOfRange, message));
+    }
+    let thumbnail_side = (thumbnail_side > 0).then_some(thumbnail_side);
+    Ok(Wanted { facts: hashes, thumbnail_side })
+}
+
 /// The result of an input that was embedded.
 pub(super) fn embedded(embedded: Embedded, encoding: Encoding) -> proto::EmbedResult {
-    let Embedded { answer, info, decode_wait, decode } = embedded;
-    let image = info.map(|info| proto::ImageInfo {
-        width: info.width,
-        height: info.height,
-        format: info.format.to_owned(),
-    });
+    let Embedded { answer, seen, decode_wait, decode } = embedded;
+    let image = seen.map(image_info);
     let embedding = encoding.write(answer.vector.into_values());
     let limited_by = longest(decode_wait + decode, answer.queued, answer.computed);
     let millis = |duration: Duration| duration.as_secs_f64() * 1e3;
@@ -75,6 +90,25 @@ pub(super) fn embedded(embedded: Embedded, encoding: Encoding) -> proto::EmbedRe
             decode_wait_ms: millis(decode_wait),
             limited_by: limited_by.into(),
         }),
+    }
+}
+
+fn image_info(Seen { info, thumbnail }: Seen) -> proto::ImageInfo {
+    let told = proto::ImageInfo {
+        width: info.width,
+        height: info.height,
+        format: info.format.to_owned(),
+        thumbnail: thumbnail.map(Bytes::from).unwrap_or_default(),
+        ..proto::ImageInfo::default()
+    };
+    let Some(Facts { content_hash, pixel_hash, perceptual_hash }) = info.facts else {
+        return told;
+    };
+    proto::ImageInfo {
+        content_hash: content_hash.to_string(),
+        pixel_hash: pixel_hash.to_string(),
+        perceptual_hash: perceptual_hash.into(),
+        ..told
     }
 }
 
@@ -134,6 +168,19 @@ mod tests {
     fn an_unknown_encoding_is_refused_by_name() {
         let violation = Encoding::read(9).expect_err("no such encoding");
         assert_eq!((violation.field.as_str(), violation.reason), ("encoding", Reason::OutOfRange));
+    }
+
+    #[test]
+    fn a_thumbnail_has_bounds() {
+        let wanted = |thumbnail_side| {
+            let facts = proto::ImageFacts { hashes: false, thumbnail_side };
+            read_wanted(Some(facts)).map(|wanted| wanted.thumbnail_side)
+        };
+        assert_eq!(wanted(0), Ok(None), "none");
+        assert_eq!(wanted(512), Ok(Some(512)), "the largest");
+        let violation = wanted(513).expect_err("too large");
+        assert_eq!(violation.field, "image_facts.thumbnail_side", "by name");
+        assert_eq!(read_wanted(None), Ok(Wanted::default()), "nothing where nothing is asked for");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::lane::Lane;
 use crate::metrics;
 use crate::model::Model;
 use crate::preprocess::pool::{Pool, Timed};
-use crate::preprocess::{Fault, Info, Preprocessor};
+use crate::preprocess::{Fault, Info, Picture, Preprocessor, Wanted};
 
 /// What the service is made of.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub(super) struct Terms {
     pub(super) lane: Lane,
     /// When its caller will be gone.
     pub(super) deadline: Option<Instant>,
+    /// What else is asked of pictures.
+    pub(super) wanted: Wanted,
 }
 
 /// An input that passed the first check.
@@ -55,8 +57,16 @@ pub(super) struct Refused {
 #[derive(Debug)]
 struct Prepared {
     input: Input,
-    info: Option<Info>,
+    seen: Option<Seen>,
     permit: Permit,
+}
+
+/// What was learned of a picture on the way.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) info: Info,
+    /// A JPEG, if one was wanted.
+    pub(super) thumbnail: Option<Vec<u8>>,
 }
 
 /// A vector, and how it was come by.
@@ -64,7 +74,7 @@ struct Prepared {
 pub(super) struct Embedded {
     pub(super) answer: Answer,
     /// `None` for text.
-    pub(super) info: Option<Info>,
+    pub(super) seen: Option<Seen>,
     /// Waiting for a thread.
     pub(super) decode_wait: Duration,
     /// Decoding, or splitting into tokens.
@@ -113,37 +123,38 @@ impl Pipeline {
         permit: Permit,
         terms: Terms,
     ) -> Result<Result<Embedded, Refused>, CallError> {
-        let lane = terms.lane;
         let (kind, prepared) = match checked {
             Checked::Image(bytes) => {
-                (metrics::Kind::Image, self.prepare_image(lane, bytes, permit).await?)
+                (metrics::Kind::Image, self.prepare_image(bytes, permit, terms).await?)
             }
             Checked::Text(text) => {
-                (metrics::Kind::Text, self.prepare_text(lane, text, permit).await?)
+                (metrics::Kind::Text, self.prepare_text(text, permit, terms).await?)
             }
         };
         let Timed { value, waited: decode_wait, elapsed: decode } = prepared;
         metrics::preprocessed(kind, decode_wait, decode);
-        let Prepared { input, info, permit } = match value {
+        let Prepared { input, seen, permit } = match value {
             Ok(prepared) => prepared,
             Err(refused) => return Ok(Err(refused)),
         };
         let answer = self.batcher.embed(input, terms.deadline, permit).await?;
-        Ok(Ok(Embedded { answer, info, decode_wait, decode }))
+        Ok(Ok(Embedded { answer, seen, decode_wait, decode }))
     }
 
     async fn prepare_image(
         &self,
-        lane: Lane,
         bytes: Bytes,
         permit: Permit,
+        Terms { lane, wanted, .. }: Terms,
     ) -> Result<Timed<Result<Prepared, Refused>>, CallError> {
         let preprocessor = Arc::clone(&self.preprocessor);
         let refused = |fault| Refused { fault, part: ".image" };
         // The permit goes along: a caller that leaves gives back no room that its bytes still take.
         let task = move || {
-            let picture = preprocessor.picture(&bytes).map_err(refused)?;
-            Ok(Prepared { input: Input::Picture(picture.levels), info: Some(picture.info), permit })
+            let picture = preprocessor.picture_with(&bytes, &wanted).map_err(refused)?;
+            let Picture { levels, info, thumbnail } = picture;
+            let seen = Some(Seen { info, thumbnail });
+            Ok(Prepared { input: Input::Picture(levels), seen, permit })
         };
         match self.decoding.run(lane, task).await {
             // A decoder that gives up in this way does so because of the file.
@@ -159,14 +170,14 @@ impl Pipeline {
 
     async fn prepare_text(
         &self,
-        lane: Lane,
         text: String,
         permit: Permit,
+        Terms { lane, .. }: Terms,
     ) -> Result<Timed<Result<Prepared, Refused>>, CallError> {
         let model = Arc::clone(&self.model);
         let task = move || {
             let tokens = model.encode(&text);
-            tokens.map(|tokens| Prepared { input: Input::Text(tokens), info: None, permit })
+            tokens.map(|tokens| Prepared { input: Input::Text(tokens), seen: None, permit })
         };
         let Timed { value, waited, elapsed } = self.tokenizing.run(lane, task).await?;
         let prepared = value.map_err(|error| CallError::Tokens { message: error.to_string() })?;

@@ -58,6 +58,7 @@ enum Phase {
 struct Job {
     key: u64,
     checked: Checked,
+    terms: Terms,
     encoding: Encoding,
 }
 
@@ -136,7 +137,7 @@ where
         &mut self,
         read: Option<Result<proto::EmbedStreamRequest, Status>>,
     ) -> Option<proto::EmbedStreamResponse> {
-        let proto::EmbedStreamRequest { key, input, encoding } = match read {
+        let proto::EmbedStreamRequest { key, input, encoding, image_facts } = match read {
             Some(Ok(request)) => request,
             // Such as a message over the limit, after which nothing can be read.
             Some(Err(status)) => {
@@ -148,8 +149,12 @@ where
                 return None;
             }
         };
-        let encoding = match Encoding::read(encoding) {
-            Ok(encoding) => encoding,
+        let asked = Encoding::read(encoding).and_then(|encoding| {
+            let wanted = answer::read_wanted(image_facts)?;
+            Ok((encoding, Terms { wanted, ..self.terms }))
+        });
+        let (encoding, terms) = match asked {
+            Ok(asked) => asked,
             Err(violation) => {
                 return Some(self.respond(key, answer::failed(&violation.into_status())));
             }
@@ -159,9 +164,9 @@ where
             Ok(checked) => checked,
             Err(refused) => return Some(self.respond(key, answer::refused(&refused, FIELD))),
         };
-        let (weight, lane) = (pipeline.weigh(&checked), self.terms.lane);
+        let (weight, lane) = (pipeline.weigh(&checked), terms.lane);
         let batcher = pipeline.batcher.clone();
-        let job = Job { key, checked, encoding };
+        let job = Job { key, checked, terms, encoding };
         let wait = async move { (job, batcher.admit_in_turn(lane, weight).await) };
         self.waiting = Some(wait.boxed());
         None
@@ -170,14 +175,14 @@ where
     /// Begins with an input that has room now.
     fn start(
         &mut self,
-        Job { key, checked, encoding }: Job,
+        Job { key, checked, terms, encoding }: Job,
         admitted: Result<Permit, CallError>,
     ) -> Option<proto::EmbedStreamResponse> {
         let permit = match admitted {
             Ok(permit) => permit,
             Err(error) => return self.finish(Done { key, result: Err(error) }),
         };
-        let (service, terms) = (self.service.clone(), self.terms);
+        let service = self.service.clone();
         let work = async move {
             let outcome = service.pipeline.run(checked, permit, terms).await?;
             Ok(match outcome {

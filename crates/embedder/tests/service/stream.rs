@@ -15,7 +15,11 @@ use tonic::{Code, Status, Streaming};
 use crate::fixture::{Fixture, embedding, picture, text, violation};
 
 fn item(key: u64, content: Option<Content>) -> proto::EmbedStreamRequest {
-    proto::EmbedStreamRequest { key, input: Some(proto::EmbedInput { content }), encoding: 0 }
+    proto::EmbedStreamRequest {
+        key,
+        input: Some(proto::EmbedInput { content }),
+        ..proto::EmbedStreamRequest::default()
+    }
 }
 
 /// Opens a stream that a test sends to bit by bit.
@@ -52,7 +56,7 @@ async fn every_input_is_answered_under_its_key_and_the_stream_ends() {
     requests.push(item(100, text("a cat")));
     requests.push(item(101, None));
     requests.push(item(102, Some(Content::Image((&b"no image"[..]).into()))));
-    requests.push(proto::EmbedStreamRequest { key: 103, input: None, encoding: 0 });
+    requests.push(proto::EmbedStreamRequest { input: None, ..item(103, None) });
     requests.push(proto::EmbedStreamRequest { encoding: 99, ..item(104, text("a cat")) });
     let raw = VectorEncoding::RawF32.into();
     requests.push(proto::EmbedStreamRequest { encoding: raw, ..item(105, text("a cat")) });

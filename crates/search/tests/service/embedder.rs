@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use clipmesh_mesh::{Shutdown, server};
 use clipmesh_proto::Embedding;
 use clipmesh_proto::code::{self, FieldViolation, Reason};
@@ -43,6 +44,8 @@ struct State {
     is_busy: Mutex<bool>,
     /// Inputs that were taken on.
     calls: AtomicUsize,
+    /// What it makes of a picture when it is asked for a thumbnail.
+    thumbnail: Mutex<Bytes>,
     /// The priorities of the calls, in their order.
     priorities: Mutex<Vec<v1::Priority>>,
     /// Calls that ended before they were answered.
@@ -59,6 +62,7 @@ impl Embedder {
             fingerprint: Mutex::new("a".repeat(64)),
             is_busy: Mutex::new(false),
             calls: AtomicUsize::new(0),
+            thumbnail: Mutex::default(),
             priorities: Mutex::default(),
             abandoned: AtomicUsize::new(0),
             gate: Semaphore::new(Semaphore::MAX_PERMITS >> 1),
@@ -85,6 +89,11 @@ impl Embedder {
     /// How many inputs it was given.
     pub(crate) fn calls(&self) -> usize {
         self.state.calls.load(Ordering::SeqCst)
+    }
+
+    /// Makes this of every picture of which a thumbnail is wanted; at first it makes none.
+    pub(crate) fn make_thumbnails(&self, thumbnail: &'static [u8]) {
+        *self.state.thumbnail.lock().expect("no panic") = Bytes::from_static(thumbnail);
     }
 
     /// Who was to go first in the calls since this was last asked.
@@ -145,13 +154,24 @@ impl EmbedderService for Embedder {
         let request = request.into_inner();
         self.state.priorities.lock().expect("no panic").push(request.priority());
         let encoding = request.encoding();
+        let side = request.image_facts.map_or(0, |facts| facts.thumbnail_side);
+        let thumbnail = self.state.thumbnail.lock().expect("no panic").clone();
+        let thumbnail = if side > 0 { thumbnail } else { Bytes::new() };
         let inputs = request.inputs;
         self.state.calls.fetch_add(inputs.len(), Ordering::SeqCst);
         let mut watch = Watch { state: &self.state, is_answered: false };
         self.state.gate.acquire().await.expect("never closed").forget();
         watch.is_answered = true;
-        let results =
-            inputs.into_iter().enumerate().map(|(i, input)| embed(i, input, encoding)).collect();
+        let results = inputs.into_iter().enumerate().map(|(i, input)| {
+            let mut result = embed(i, input, encoding);
+            if let Some(Outcome::Embedding(v1::Embedding { image: Some(image), .. })) =
+                &mut result.outcome
+            {
+                image.thumbnail = thumbnail.clone();
+            }
+            result
+        });
+        let results = results.collect();
         let model_fingerprint = self.state.fingerprint.lock().expect("no panic").clone();
         Ok(Response::new(v1::EmbedResponse { results, model_fingerprint }))
     }
@@ -223,7 +243,8 @@ fn average(bytes: &[u8]) -> image::ImageResult<([f32; DIMENSION], Option<v1::Ima
     let pixels = (picture.width() * picture.height()) as f32;
     let [red, green, blue] = sum.map(|total| total / pixels);
     let format = format.extensions_str()[0].replace("jpg", "jpeg");
-    let info = v1::ImageInfo { width: picture.width(), height: picture.height(), format };
+    let (width, height) = picture.dimensions();
+    let info = v1::ImageInfo { width, height, format, ..v1::ImageInfo::default() };
     Ok(([red, green, blue, 0.1], Some(info)))
 }
 

@@ -66,6 +66,21 @@ async fn keeps_what_is_known_of_a_picture() {
 }
 
 #[tokio::test]
+async fn the_embedder_makes_the_thumbnail_where_it_is_asked_for_the_vector() {
+    let (sandbox, mut clients) = Sandbox::start().await;
+    sandbox.embedder.make_thumbnails(b"made by the embedder");
+    clients.index(item("new", RED)).await.expect("stored");
+    let thumbnail = clients.thumbnail("new").await.expect("there");
+    assert_eq!(thumbnail, "made by the embedder", "and nobody decodes the picture again");
+
+    let calls = sandbox.embedder.calls();
+    clients.index(item("copy", RED)).await.expect("stored");
+    assert_eq!(sandbox.embedder.calls(), calls, "the vector is known already");
+    let thumbnail = clients.thumbnail("copy").await.expect("there");
+    assert!(image::load_from_memory(&thumbnail).is_ok(), "so it is made here");
+}
+
+#[tokio::test]
 async fn a_picture_without_id_is_called_by_its_content() {
     let (_sandbox, mut clients) = Sandbox::start().await;
     let new = item("", RED);

@@ -21,8 +21,8 @@ use crate::config::{CanaryConfig, Limits};
 use crate::lane::Lane;
 use crate::model::random::{self, Architecture};
 use crate::model::{Dtype, Model};
-use crate::preprocess::Preprocessor;
 use crate::preprocess::pool::Pool;
+use crate::preprocess::{Preprocessor, Wanted};
 use crate::service::Pipeline;
 
 const WINDOW: u32 = 3;
@@ -87,10 +87,10 @@ impl Fixture {
         let requests = stream::iter((0..).zip(contents)).map(move |(key, content)| {
             read.fetch_add(1, Ordering::SeqCst);
             let input = proto::EmbedInput { content: Some(content) };
-            Ok(proto::EmbedStreamRequest { key, input: Some(input), encoding: 0 })
+            Ok(proto::EmbedStreamRequest { key, input: Some(input), ..Default::default() })
         });
         let requests = requests.chain(stream::pending()).boxed();
-        let terms = Terms { lane: Lane::Bulk, deadline };
+        let terms = Terms { lane: Lane::Bulk, deadline, wanted: Wanted::default() };
         answers(self.service.clone(), requests, terms).boxed()
     }
 
