@@ -222,13 +222,13 @@ async fn whoever_waits_for_room_gets_it_when_it_is_freed() {
     let mut held = handle.admit(LANE, &[10; 16]).expect("as many as the bound");
     let waiting = tokio::spawn({
         let handle = handle.clone();
-        async move { handle.admit_in_turn(LANE, 10).await.map(|permit| drop(permit)) }
+        async move { handle.admit_in_turn(LANE, 10).await.map(drop) }
     });
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished(), "there is no room");
     drop(held.pop());
     assert_eq!(waiting.await.expect("no panic"), Ok(()), "now there is");
-    let never = handle.admit_in_turn(LANE, 1001).await.map(|permit| drop(permit));
+    let never = handle.admit_in_turn(LANE, 1001).await.map(drop);
     assert_eq!(never, Err(CallError::NeverFits), "waiting would not help");
 }
 

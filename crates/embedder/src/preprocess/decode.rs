@@ -105,7 +105,7 @@ impl Kind {
         if avif::is_avif(bytes) {
             return Ok(Self::Avif);
         }
-        if bytes.get(4..12).is_some_and(|name| is_heic(name)) {
+        if bytes.get(4..12).is_some_and(is_heic) {
             return Ok(Self::Heic);
         }
         let format = image::guess_format(bytes).map_err(|_| Fault::NotAnImage)?;
