@@ -37,6 +37,7 @@ test: ## Run every test.
 bench-embedder: ## Measure what the embedder serves, next to the bare model and to decoding.
 	@tools/setup test
 	@$(BENCH) embedder -- serve
+	@$(BENCH) decode_over_pillow
 
 bench-gpu: build ## Measure the embedder on a GPU, next to PyTorch.
 	@$(BENCH) embedder -- tower --device $(DEVICE) --dtypes f32,f16,bf16 \
