@@ -12,8 +12,8 @@ use crate::index::metadata;
 
 /// Endings of the formats that an embedder reads; a file that is named on the command line may
 /// have any.
-const EXTENSIONS: [&str; 10] =
-    ["bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
+const EXTENSIONS: [&str; 11] =
+    ["avif", "bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
 
 /// A file or folder that can't be looked at, and why.
 #[derive(Debug, PartialEq, Eq)]

@@ -245,11 +245,12 @@ impl Attention {
 
 impl Mlp {
     pub(super) fn forward(&self, states: &Tensor) -> Result<Tensor, TchError> {
-        let wide = self.widen.forward(states)?;
+        let mut wide = self.widen.forward(states)?;
+        // In place as far as it goes: these are the largest tensors of all.
         let active = match self.activation {
-            Activation::Gelu => wide.f_gelu("none")?,
-            Activation::GeluTanh => wide.f_gelu("tanh")?,
-            Activation::QuickGelu => wide.f_mul(&wide.f_mul_scalar(1.702)?.f_sigmoid()?)?,
+            Activation::Gelu => wide.f_gelu_("none")?,
+            Activation::GeluTanh => wide.f_gelu_("tanh")?,
+            Activation::QuickGelu => wide.f_mul_scalar(1.702)?.f_sigmoid_()?.f_mul_(&wide)?,
             Activation::SwiGlu => {
                 let half = wide.size().last().copied().unwrap_or(0) / 2;
                 let [gate, value] = [0, half].map(|start| wide.f_narrow(-1, start, half));
