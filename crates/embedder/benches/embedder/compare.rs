@@ -148,7 +148,7 @@ impl Bench {
             let lone = load::one_by_one(&mut client, files, settings.lone).await?;
             let bulk = Bulk::start(server, files).await?;
             let beside = load::one_by_one(&mut client, files, settings.lone).await?;
-            anyhow::Ok((lone, beside, stats::median(&bulk.passes().await)))
+            anyhow::Ok((lone, beside, stats::median(&bulk.stop().await?)))
         })?;
         Ok(Round {
             bare: bare_rate,

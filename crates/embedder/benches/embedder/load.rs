@@ -16,6 +16,7 @@ use futures::stream;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::requests;
 use crate::server::{Client, Server};
@@ -38,8 +39,8 @@ pub(crate) struct Seen {
 
 /// Two streams that are never without work.
 pub(crate) struct Bulk {
-    /// They end when this is dropped.
-    _streams: JoinSet<anyhow::Result<()>>,
+    streams: JoinSet<anyhow::Result<()>>,
+    end: CancellationToken,
     compute: Arc<Mutex<Vec<Duration>>>,
 }
 
@@ -133,10 +134,12 @@ impl Bulk {
     /// Starts both and waits until they are answered.
     pub(crate) async fn start(server: &Server, files: &Arc<[Bytes]>) -> anyhow::Result<Self> {
         let compute = Arc::new(Mutex::new(Vec::new()));
+        let end = CancellationToken::new();
         let mut streams = JoinSet::new();
         for offset in [0, files.len() / 2] {
             let (client, files) = (server.connect()?, Arc::clone(files));
-            streams.spawn(stream_for_ever(client, files, offset, Arc::clone(&compute)));
+            let compute = Arc::clone(&compute);
+            streams.spawn(stream_until(end.clone(), client, files, offset, compute));
         }
         while compute.lock().await.len() < 2 * files.len().min(64) {
             if let Some(ended) = streams.try_join_next() {
@@ -144,16 +147,23 @@ impl Bulk {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Ok(Self { _streams: streams, compute })
+        Ok(Self { streams, end, compute })
     }
 
-    /// Forward passes of the inputs that were answered so far.
-    pub(crate) async fn passes(&self) -> Vec<Duration> {
-        self.compute.lock().await.clone()
+    /// Ends both, and tells the forward passes of their inputs. What is under way is answered
+    /// before, so that the server has nothing left to do: a client that only drops its end goes on
+    /// sending, and the server goes on answering.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<Vec<Duration>> {
+        self.end.cancel();
+        while let Some(ended) = self.streams.join_next().await {
+            ended.context("a stream's task")??;
+        }
+        Ok(std::mem::take(&mut *self.compute.lock().await))
     }
 }
 
-async fn stream_for_ever(
+async fn stream_until(
+    end: CancellationToken,
     mut client: Client,
     files: Arc<[Bytes]>,
     offset: usize,
@@ -165,10 +175,12 @@ async fn stream_for_ever(
         encoding: VectorEncoding::RawF32.into(),
         ..EmbedStreamRequest::default()
     });
+    let requests = requests.take_until(end.clone().cancelled_owned());
     let mut answers = client.embed_stream(requests).await?.into_inner();
     while let Some(answer) = answers.next().await {
         let timing = answer?.result.and_then(|result| result.timing).context("a timing")?;
         compute.lock().await.push(Duration::try_from_secs_f64(timing.compute_ms / 1e3)?);
     }
-    anyhow::bail!("a stream ended that has no end")
+    anyhow::ensure!(end.is_cancelled(), "a stream ended before it was to");
+    Ok(())
 }
