@@ -98,8 +98,8 @@ pub(crate) fn fault(reason: &'static str) {
     metrics::counter!(FAULTS, "reason" => reason).increment(1);
 }
 
-pub(crate) fn device_memory(index: usize, bytes: usize) {
-    metrics::gauge!(DEVICE_MEMORY, "device" => format!("cuda:{index}")).set(bytes as f64);
+pub(crate) fn device_memory(device: &str, bytes: usize) {
+    metrics::gauge!(DEVICE_MEMORY, "device" => device.to_owned()).set(bytes as f64);
 }
 
 pub(crate) fn pass_failed(fault: &'static str) {

@@ -17,6 +17,7 @@ mod vision;
 
 use tch::{Kind, TchError, Tensor};
 
+use self::cuda::Cuda;
 use super::sizes::Sizes;
 use super::{
     Backend, Batch, Description, Device, DeviceChoice, Error, Options, Output, Place, Staged,
@@ -36,6 +37,8 @@ const WORK_PER_THREAD: u64 = 500_000_000;
 pub(super) struct Torch {
     towers: Towers,
     device: Device,
+    /// What tch does not offer; `None` on a CPU.
+    cuda: Option<Cuda>,
     padding: Option<Sizes>,
     max_batch: usize,
 }
@@ -69,9 +72,13 @@ impl Torch {
         let towers = precision::choose(model, device, options.dtype)?;
         let dtype = towers.dtype.as_str();
         tracing::info!(%device, dtype, threads, "model loaded");
+        let cuda = match device {
+            Device::Cpu => None,
+            Device::Cuda { index } => Some(Cuda::new(index)?),
+        };
         // A CPU takes any shape as it comes, and padding would be work like any other.
-        let padding = towers.device.is_cuda().then(|| Sizes::up_to(options.max_batch));
-        Ok(Self { towers, device, padding, max_batch: options.max_batch })
+        let padding = cuda.is_some().then(|| Sizes::up_to(options.max_batch));
+        Ok(Self { towers, device, cuda, padding, max_batch: options.max_batch })
     }
 
     /// Texts, padded with the last of them.
@@ -99,10 +106,8 @@ impl Backend for Torch {
                 }
             },
         };
-        if let Device::Cuda { index } = self.device
-            && let Some(memory) = cuda::Memory::now()
-        {
-            metrics::device_memory(index, memory.total - memory.free);
+        if let Some(taken) = self.cuda.as_ref().and_then(Cuda::memory_taken) {
+            metrics::device_memory(&self.device.to_string(), taken);
         }
         rows.map_err(|fault| error(&fault))
     }
@@ -110,7 +115,7 @@ impl Backend for Torch {
     fn description(&self) -> Description {
         // On a CPU, bringing pictures to where they are read takes a thousandth of computing them.
         // What is brought ahead of time can't be overtaken any more.
-        let depth = if self.towers.device.is_cuda() { 2 } else { 1 };
+        let depth = if self.cuda.is_some() { 2 } else { 1 };
         Description {
             device: self.device.to_string(),
             dtype: self.towers.dtype,
@@ -121,7 +126,7 @@ impl Backend for Torch {
 
     fn stager(&mut self) -> Result<Box<dyn super::Stager>, Error> {
         let sizes = [self.max_batch, self.towers.edge, self.description().depth];
-        let stager = staging::Stager::new(self.towers.device, sizes, self.padding.clone())?;
+        let stager = staging::Stager::new(self.cuda, sizes, self.padding.clone())?;
         Ok(Box::new(stager))
     }
 }

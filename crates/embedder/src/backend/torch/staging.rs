@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::cuda::CopyStream;
+use super::cuda::{CopyStream, Cuda};
 use super::error;
 use crate::backend::sizes::Sizes;
 use crate::backend::{Batch, Error, Place, Staged};
@@ -45,16 +45,15 @@ pub(crate) struct Pictures {
 }
 
 impl Stager {
-    /// With room for `slots` batches of up to `max_batch` pictures of `edge` pixels squared.
+    /// For the CPU or a CUDA device, with room for `slots` batches of up to `max_batch` pictures of
+    /// `edge` pixels squared.
     pub(super) fn new(
-        device: Device,
+        cuda: Option<Cuda>,
         [max_batch, edge, slots]: [usize; 3],
         padding: Option<Sizes>,
     ) -> Result<Self, Error> {
-        let stream = match device {
-            Device::Cuda(index) => Some(Arc::new(CopyStream::new(index)?)),
-            Device::Cpu | Device::Mps | Device::Vulkan => None,
-        };
+        let device = cuda.map_or(Device::Cpu, |cuda| cuda.device());
+        let stream = cuda.map(CopyStream::new).transpose()?.map(Arc::new);
         let (home, free) = channel();
         let shape = [max_batch as i64, edge as i64, edge as i64, CHANNELS];
         for _ in 0..slots {
@@ -173,7 +172,7 @@ mod tests {
 
     #[test]
     fn pictures_lie_one_behind_the_other_and_their_room_is_used_again() {
-        let mut stager = Stager::new(Device::Cpu, [4, 1, 1], None).expect("room for one batch");
+        let mut stager = Stager::new(None, [4, 1, 1], None).expect("room for one batch");
         for round in 0..5 {
             let pictures = vec![vec![round; 3], vec![7, 8, round]];
             let there = staged(&mut stager, pictures.clone()).expect("they fit");
@@ -185,14 +184,14 @@ mod tests {
     #[test]
     fn a_batch_is_padded_with_what_is_there() {
         let padding = Some(Sizes::up_to(4));
-        let mut stager = Stager::new(Device::Cpu, [4, 1, 2], padding).expect("room for two");
+        let mut stager = Stager::new(None, [4, 1, 2], padding).expect("room for two");
         let there = staged(&mut stager, vec![vec![1; 3]; 3]).expect("they fit");
         assert_eq!((bytes(&there).len(), there.count()), (12, 3), "four, three of which count");
     }
 
     #[test]
     fn what_does_not_fit_is_refused_and_leaves_the_room_free() {
-        let mut stager = Stager::new(Device::Cpu, [2, 1, 1], None).expect("room for one batch");
+        let mut stager = Stager::new(None, [2, 1, 1], None).expect("room for one batch");
         for wrong in [vec![vec![0; 3]; 3], vec![vec![0; 2]]] {
             let refused = staged(&mut stager, wrong);
             assert!(matches!(refused, Err(Error::Compute(_))), "too many, or of another size");
