@@ -6,12 +6,13 @@ use std::{env, fs};
 use anyhow::Context as _;
 use prost::Message as _;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "clipmesh/embedder/v1/embedder.proto",
     "clipmesh/search/v1/collection.proto",
     "clipmesh/search/v1/filter.proto",
     "clipmesh/search/v1/item.proto",
     "clipmesh/search/v1/search.proto",
+    "clipmesh/search/v1/vector.proto",
 ];
 
 fn main() -> anyhow::Result<()> {

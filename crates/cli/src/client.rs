@@ -169,6 +169,7 @@ impl Mesh {
             filter: Some(filter::id_contains(id)),
             page_size: 1_000,
             page_token: String::new(),
+            ..search::ListItemsRequest::default()
         };
         let found = self.items().list_items(request).await.map_err(|status| self.error(status))?;
         let ids = found.into_inner().items.into_iter().map(|item| item.id);

@@ -90,6 +90,7 @@ pub(crate) async fn make(
     let request = search::CreateCollectionRequest {
         name: name.to_string(),
         distance: search::Distance::Cosine.into(),
+        ..search::CreateCollectionRequest::default()
     };
     let answer = mesh.collections().create_collection(request).await?.into_inner();
     answer.collection.ok_or_else(|| tonic::Status::internal("the new collection is not named"))

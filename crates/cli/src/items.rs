@@ -174,6 +174,7 @@ impl Session {
                 filter: filter::all_of(filters),
                 page_size,
                 page_token,
+                ..search::ListItemsRequest::default()
             };
             let answer = self.mesh.items().list_items(request).await;
             let page = answer.map_err(|status| self.mesh.error(status))?.into_inner();
@@ -260,6 +261,7 @@ impl Session {
         let request = search::DeleteItemRequest {
             collection: self.scope.collection.to_string(),
             id: id.clone(),
+            ..search::DeleteItemRequest::default()
         };
         let answer = self.mesh.items().delete_item(request).await;
         answer.map_err(|status| self.mesh.error(status))?;

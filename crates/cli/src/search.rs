@@ -82,6 +82,7 @@ impl Command {
             limit: Some(self.limit),
             offset: self.offset,
             score_threshold: self.threshold,
+            ..search::SearchRequest::default()
         };
         let answer = mesh.search().search(request).await;
         let answer = answer.map_err(|status| mesh.error(typed.explain(status)))?;
@@ -170,6 +171,7 @@ mod tests {
             store_ms: 1.934,
             embedding_cached: false,
             result_cached: false,
+            ..search::SearchTiming::default()
         }
     }
 
@@ -192,7 +194,7 @@ mod tests {
             height: 384,
             ..search::Item::default()
         };
-        let hits = vec![search::Hit { item: Some(item), score: 0.9877 }];
+        let hits = vec![search::Hit { item: Some(item), score: 0.9877, ..search::Hit::default() }];
         let expected = "\
 RANK   SCORE  FILE     SIZE       ID
   21  0.9877  cat.jpg  512 × 384  abababababab";

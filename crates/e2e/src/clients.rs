@@ -69,7 +69,10 @@ impl Clients {
     /// # Errors
     /// What the service answers.
     pub async fn create_collection(&mut self, name: &str) -> Result<search::Collection, Status> {
-        let request = search::CreateCollectionRequest { name: name.to_owned(), distance: 0 };
+        let request = search::CreateCollectionRequest {
+            name: name.to_owned(),
+            ..search::CreateCollectionRequest::default()
+        };
         let response = self.collections.create_collection(request).await?.into_inner();
         response.collection.ok_or_else(|| Status::internal("an answer without its collection"))
     }
@@ -144,6 +147,7 @@ impl Clients {
                 filter: None,
                 page_size,
                 page_token,
+                order_by: String::new(),
             };
             let page = self.items.list_items(request).await?.into_inner();
             items.extend(page.items);

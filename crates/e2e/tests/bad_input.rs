@@ -231,7 +231,11 @@ async fn what_is_not_there_is_not_found() {
     assert_code("index", indexed, Code::NotFound);
     let found = clients.find("unknown", Kind::Image(pictures::png(1))).await;
     assert_code("search", found, Code::NotFound);
-    let request = search::DeleteItemRequest { collection: collection(), id: id() };
+    let request = search::DeleteItemRequest {
+        collection: collection(),
+        id: id(),
+        ..search::DeleteItemRequest::default()
+    };
     assert_code("delete", clients.items.delete_item(request).await, Code::NotFound);
     let request = search::GetThumbnailRequest { collection: collection(), id: id() };
     assert_code("thumbnail", clients.items.get_thumbnail(request).await, Code::NotFound);

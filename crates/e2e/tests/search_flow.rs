@@ -74,6 +74,7 @@ async fn a_unary_index_keeps_every_fact_of_the_picture() {
         uri: "file:///photos/1".to_owned(),
         filename: "été 1.webp".to_owned(),
         metadata: metadata([("place", text("Orléans"))]),
+        ..search::NewItem::default()
     };
     let response = clients.index("unary", new.clone()).await.expect("a good picture is indexed");
     assert_eq!(response.outcome(), search::IndexOutcome::Created, "it was not there before");
@@ -425,8 +426,11 @@ async fn a_thumbnail_is_a_small_jpeg_of_the_picture() {
 async fn a_deleted_item_is_gone_everywhere() {
     let (_sandbox, mut clients) = attach().await;
     collection_of(&mut clients, "delete", 3).await;
-    let request =
-        search::DeleteItemRequest { collection: "delete".to_owned(), id: "p1".to_owned() };
+    let request = search::DeleteItemRequest {
+        collection: "delete".to_owned(),
+        id: "p1".to_owned(),
+        ..search::DeleteItemRequest::default()
+    };
     clients.items.delete_item(request.clone()).await.expect("it was there");
 
     let code = |status: tonic::Status| status.code();

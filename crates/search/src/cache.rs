@@ -66,7 +66,7 @@ impl Key {
 
     /// The answer to a query, as long as the collection does not change.
     pub(crate) fn result(collection: &Collection, query: &[u8]) -> Self {
-        let generation = collection.generation.to_le_bytes();
+        let generation = collection.generation.unwrap_or_default().to_le_bytes();
         Self::of("result", &[collection.uid.as_bytes(), &generation, query])
     }
 }
@@ -117,7 +117,7 @@ impl Results {
     }
 
     pub(crate) async fn put(&self, key: Key, hits: &[v1::Hit]) {
-        let response = v1::SearchResponse { hits: hits.to_vec(), timing: None };
+        let response = v1::SearchResponse { hits: hits.to_vec(), ..Default::default() };
         self.0.put(key, response.encode_to_vec().into()).await;
     }
 }

@@ -9,6 +9,7 @@ use crate::blobs::Blobs;
 use crate::embedder::Embedder;
 use crate::error::Error;
 use crate::filter::Filter;
+use crate::store::index::{Indexes, VectorIndex};
 use crate::store::{self, Collection, Distance, NewCollection, VectorStore};
 
 /// All collections.
@@ -34,7 +35,7 @@ impl Collections {
         distance: Distance,
     ) -> Result<Collection, Error> {
         // Known without an embedder.
-        if self.store.collection(&name).is_ok() {
+        if self.store.resolve(name.clone()).await.is_ok() {
             return Err(Error::CollectionExists(name));
         }
         let model = self.embedder.model().await?;
@@ -44,6 +45,9 @@ impl Collections {
             model_name: model.name,
             dimension: model.dimension,
             distance,
+            indexes: Indexes::default(),
+            vector_index: VectorIndex::default(),
+            word_fields: Vec::new(),
         };
         let collection = self.store.create(new).await?;
         let Collection { name, model_name, .. } = &collection;
@@ -53,14 +57,14 @@ impl Collections {
 
     /// Describes a collection and counts its items.
     pub(crate) async fn get(&self, name: CollectionName) -> Result<(Collection, u64), Error> {
-        let collection = self.store.collection(&name)?;
-        let count = self.store.count(name, Filter::default()).await?;
+        let collection = self.store.resolve(name).await?;
+        let count = self.store.count(collection.name.clone(), Filter::default()).await?;
         Ok((collection, count))
     }
 
     /// Lists collections in order of name, after one.
     pub(crate) async fn list(&self, after: Option<String>, limit: usize) -> Result<Listed, Error> {
-        let all = self.store.collections().into_iter();
+        let all = self.store.collections().await?.into_iter();
         let is_next = |collection: &Collection| {
             after.as_ref().is_none_or(|after| collection.name.as_str() > after.as_str())
         };

@@ -52,6 +52,7 @@ pub(crate) fn collection(collection: store::Collection, item_count: u64) -> v1::
         distance: distance.into(),
         create_time: Some(timestamp(collection.create_time)),
         item_count,
+        ..v1::Collection::default()
     }
 }
 

@@ -19,6 +19,10 @@ pub(crate) enum Error {
     Invalid(#[from] FieldViolation),
     #[error("there is no collection `{0}`")]
     NoCollection(CollectionName),
+    #[error("there is no alias `{0}`")]
+    NoAlias(CollectionName),
+    #[error("there is no fitting index on `{0}`; CreateFieldIndex makes one")]
+    NotIndexed(String),
     #[error("there is no item `{id}` in collection `{collection}`")]
     NoItem { collection: CollectionName, id: ItemId },
     #[error("item `{id}` in collection `{collection}` has no thumbnail")]
@@ -94,6 +98,11 @@ impl From<store::Error> for Error {
             store::Error::CollectionExists(name) => Self::CollectionExists(name),
             // Checked before the store is asked.
             store::Error::WrongDimension { .. } => Self::Internal(error.to_string()),
+            store::Error::NoAlias(alias) => Self::NoAlias(alias),
+            store::Error::NotIndexed(field) => Self::NotIndexed(field),
+            store::Error::Busy | store::Error::TimedOut => {
+                Self::StoreUnavailable(error.to_string())
+            }
             store::Error::Failed(why) => Self::StoreUnavailable(why),
         }
     }
@@ -110,12 +119,17 @@ impl From<Error> for Status {
         let text = error.to_string();
         match error {
             Error::Invalid(violation) => violation.into_status(),
-            Error::NoCollection(_) | Error::NoItem { .. } | Error::NoThumbnail { .. } => {
-                Self::not_found(text)
-            }
+            Error::NoCollection(_)
+            | Error::NoAlias(_)
+            | Error::NoItem { .. }
+            | Error::NoThumbnail { .. } => Self::not_found(text),
             Error::CollectionExists(_) => Self::already_exists(text),
             Error::ModelMismatch { collection, .. } => {
                 code::precondition(text, "MODEL_MISMATCH", format!("collections/{collection}"))
+            }
+            Error::NotIndexed(ref field) => {
+                let subject = format!("fields/{field}");
+                code::precondition(text, "NOT_INDEXED", subject)
             }
             Error::EmbedderBusy { retry_after } => code::busy(text, retry_after),
             Error::EmbedderUnavailable(_) => code::unavailable(text, RETRY_AFTER),

@@ -127,8 +127,9 @@ impl Items {
         lane: Lane,
         turn: Turn,
     ) -> Result<(Item, Outcome), Error> {
-        let collection = self.store.collection(name)?;
-        let Some(existing) = self.store.get(name.clone(), hashed.id.clone()).await? else {
+        let collection = self.store.resolve(name.clone()).await?;
+        let Some(existing) = self.store.point(collection.name.clone(), hashed.id.clone()).await?
+        else {
             let point = self.embed(&collection, hashed, lane).await?;
             let item = point.item.clone();
             self.commit(turn, collection, point, None).await?;
@@ -141,7 +142,7 @@ impl Items {
         }
         let create_time = existing.item.create_time;
         let old_hash = existing.item.content_hash;
-        let is_same_picture = old_hash == hashed.content_hash;
+        let is_same_picture = old_hash == Some(hashed.content_hash);
         let mut point = if is_same_picture {
             hashed.into_point_of(existing)
         } else {
@@ -149,7 +150,7 @@ impl Items {
         };
         point.item.create_time = create_time;
         let item = point.item.clone();
-        let old_picture = (!is_same_picture).then_some(old_hash);
+        let old_picture = old_hash.filter(|_| !is_same_picture);
         self.commit(turn, collection, point, old_picture).await?;
         Ok((item, Outcome::Replaced))
     }
@@ -167,7 +168,7 @@ impl Items {
             let _turn = turn;
             // While the picture was embedded, the collection may have been removed and one of the
             // same name been made, for another model.
-            if store.collection(&collection.name)?.uid != collection.uid {
+            if store.resolve(collection.name.clone()).await?.uid != collection.uid {
                 return Err(store::Error::NoCollection(collection.name).into());
             }
             let id = point.item.id.clone();
@@ -233,7 +234,7 @@ impl Items {
 
     /// Fetches an item with its vector.
     pub(crate) async fn get(&self, collection: CollectionName, id: ItemId) -> Result<Point, Error> {
-        let found = self.store.get(collection.clone(), id.clone()).await?;
+        let found = self.store.point(collection.clone(), id.clone()).await?;
         found.ok_or(Error::NoItem { collection, id })
     }
 
@@ -246,7 +247,8 @@ impl Items {
         let limit = page.limit;
         // One more tells whether there is a next page.
         let page = Page { limit: limit + 1, ..page };
-        let mut items = self.store.scroll(collection, page).await?;
+        let records = self.store.scroll(collection, page).await?.into_iter();
+        let mut items: Vec<_> = records.map(|record| record.item).collect();
         let has_more = items.len() > limit;
         items.truncate(limit);
         Ok(Listed { items, has_more })
@@ -264,14 +266,16 @@ impl Items {
     /// Takes an item out.
     pub(crate) async fn delete(&self, collection: CollectionName, id: ItemId) -> Result<(), Error> {
         let turn = self.locks.lock(&collection, &id).await;
-        let uid = self.store.collection(&collection)?.uid;
+        let uid = self.store.resolve(collection.clone()).await?.uid;
         let item = self.get(collection.clone(), id.clone()).await?.item;
         let (store, blobs) = (Arc::clone(&self.store), self.blobs.clone());
         self.finish(async move {
             let _turn = turn;
             store.delete(collection, vec![id]).await?;
-            let name = Name { uid: &uid, id: &item.id, content_hash: &item.content_hash };
-            drop_thumbnail(&blobs, &name).await;
+            if let Some(content_hash) = &item.content_hash {
+                let name = Name { uid: &uid, id: &item.id, content_hash };
+                drop_thumbnail(&blobs, &name).await;
+            }
             Ok(())
         })
         .await
@@ -283,9 +287,12 @@ impl Items {
         collection: CollectionName,
         id: ItemId,
     ) -> Result<Bytes, Error> {
-        let uid = self.store.collection(&collection)?.uid;
+        let uid = self.store.resolve(collection.clone()).await?.uid;
         let item = self.get(collection.clone(), id).await?.item;
-        let name = Name { uid: &uid, id: &item.id, content_hash: &item.content_hash };
+        let Some(content_hash) = &item.content_hash else {
+            return Err(Error::NoThumbnail { collection, id: item.id });
+        };
+        let name = Name { uid: &uid, id: &item.id, content_hash };
         let found = self.blobs.get(&name).await?;
         found.ok_or(Error::NoThumbnail { collection, id: item.id })
     }
@@ -303,7 +310,7 @@ async fn drop_thumbnail(blobs: &Blobs, name: &Name<'_>) {
 impl Hashed {
     /// Whether an item holds all of this already.
     fn is_in(&self, item: &Item) -> bool {
-        self.content_hash == item.content_hash
+        Some(self.content_hash) == item.content_hash
             && self.new.uri == item.uri
             && self.new.filename == item.filename
             && self.new.metadata == item.metadata
@@ -323,7 +330,9 @@ impl Hashed {
             height: image.height,
             format: image.format,
             byte_size: self.new.image.len() as u64,
-            content_hash: self.content_hash,
+            content_hash: Some(self.content_hash),
+            pixel_hash: None,
+            perceptual_hash: None,
             create_time: now,
             update_time: now,
             metadata: self.new.metadata,

@@ -33,6 +33,7 @@ mod service;
 pub mod store;
 mod thumbnail;
 mod vectors;
+mod words;
 
 pub use app::{App, Error};
 pub use config::Config;

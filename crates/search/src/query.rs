@@ -27,7 +27,7 @@ use crate::convert;
 use crate::embedder::{Ask, Lane};
 use crate::error::Error;
 use crate::filter::Filter;
-use crate::store::{Collection, Search, VectorStore};
+use crate::store::{Collection, Search, Target, VectorStore};
 use crate::vectors::{Obtained, Vectors};
 
 use part::{Content, Source};
@@ -79,7 +79,7 @@ impl Searches {
     /// Finds the items nearest to a query, best first.
     pub(crate) async fn search(&self, request: Request) -> Result<Answer, Error> {
         let start = Instant::now();
-        let collection = self.store.collection(&request.collection)?;
+        let collection = self.store.resolve(request.collection.clone()).await?;
         let max_image_bytes = self.max_image_bytes.as_u64();
         let parts = request.query.into_iter();
         let sources = parts.map(|part| part.check(&collection, max_image_bytes));
@@ -107,16 +107,20 @@ impl Searches {
 
         let asked = Instant::now();
         let search = Search {
-            vector,
+            target: Target::Vector(vector),
             filter: request.filter,
             exclude,
             offset: request.offset,
             limit: request.limit,
             threshold: request.threshold,
+            exact: false,
+            effort: None,
+            vectors: false,
         };
-        let hits = self.store.search(request.collection, search).await?;
+        let answers = self.store.search(collection.name.clone(), vec![search]).await?;
+        let hits = answers.into_iter().flatten();
         answer.store += asked.elapsed();
-        answer.hits = hits.into_iter().map(convert::query::write_hit).collect();
+        answer.hits = hits.map(convert::query::write_hit).collect();
         self.results.put(key, &answer.hits).await;
         answer.total = start.elapsed();
         Ok(answer)
@@ -129,7 +133,7 @@ impl Searches {
             Content::Vector(vector) => return Ok(Found::given(weight, vector)),
             Content::Item(id) => {
                 let asked = Instant::now();
-                let point = self.store.get(collection.name.clone(), id.clone()).await?;
+                let point = self.store.point(collection.name.clone(), id.clone()).await?;
                 let collection = collection.name.clone();
                 let vector = point.ok_or(Error::NoItem { collection, id })?.vector;
                 return Ok(Found { store: asked.elapsed(), ..Found::given(weight, vector) });

@@ -137,6 +137,7 @@ mod tests {
     use crate::embedder;
     use crate::item;
     use crate::store::Distance;
+    use crate::store::index::{Indexes, VectorIndex};
 
     /// Runs a model that no collection is for.
     struct Stranger;
@@ -177,8 +178,11 @@ mod tests {
             model_name: "tiny".to_owned(),
             dimension: 4,
             distance: Distance::Cosine,
+            indexes: Indexes::default(),
+            vector_index: VectorIndex::default(),
+            word_fields: Vec::new(),
             create_time: item::now(),
-            generation: 0,
+            generation: Some(0),
         }
     }
 

@@ -230,6 +230,7 @@ async fn look_up(
             filter: Some(filter.clone()),
             page_size: 0,
             page_token,
+            ..search::ListItemsRequest::default()
         };
         let page = mesh.items().list_items(request).await?.into_inner();
         for item in page.items {

@@ -260,6 +260,7 @@ pub(crate) fn new_item(fields: &Fields, path: &Path, hash: ContentHash) -> searc
         uri: place.to_string_lossy().into_owned(),
         filename: filename.to_string_lossy().into_owned(),
         metadata: fields.of(path),
+        ..search::NewItem::default()
     }
 }
 

@@ -210,6 +210,48 @@ impl ItemService for Items {
     ) -> Result<Response<search::GetThumbnailResponse>, Status> {
         Ok(Response::new(Default::default()))
     }
+
+    async fn check_items(
+        &self,
+        _: Request<search::CheckItemsRequest>,
+    ) -> Result<Response<search::CheckItemsResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn sample_items(
+        &self,
+        _: Request<search::SampleItemsRequest>,
+    ) -> Result<Response<search::SampleItemsResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn update_item(
+        &self,
+        _: Request<search::UpdateItemRequest>,
+    ) -> Result<Response<search::UpdateItemResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn replace_image(
+        &self,
+        _: Request<search::ReplaceImageRequest>,
+    ) -> Result<Response<search::ReplaceImageResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn delete_items(
+        &self,
+        _: Request<search::DeleteItemsRequest>,
+    ) -> Result<Response<search::DeleteItemsResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn get_original(
+        &self,
+        _: Request<search::GetOriginalRequest>,
+    ) -> Result<Response<search::GetOriginalResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
 }
 
 #[tonic::async_trait]

@@ -7,7 +7,7 @@ use prost_types::Value as WireValue;
 use prost_types::value::Kind;
 
 use super::item::is_metadata_name;
-use crate::filter::{Condition, Field, Filter, Range, Test};
+use crate::filter::{Clause, Condition, Field, Filter, Range, Test};
 use crate::item::Scalar;
 
 /// Conditions in one filter.
@@ -32,13 +32,12 @@ pub(crate) fn read(filter: Option<v1::Filter>) -> Result<Filter, FieldViolation>
     })
 }
 
-fn conditions(
-    part: &str,
-    conditions: Vec<v1::Condition>,
-) -> Result<Vec<Condition>, FieldViolation> {
+fn conditions(part: &str, conditions: Vec<v1::Condition>) -> Result<Vec<Clause>, FieldViolation> {
     let numbered = conditions.into_iter().enumerate();
     numbered
-        .map(|(i, condition)| read_condition(&format!("filter.{part}[{i}]"), condition))
+        .map(|(i, condition)| {
+            read_condition(&format!("filter.{part}[{i}]"), condition).map(Clause::Condition)
+        })
         .collect()
 }
 
@@ -70,6 +69,7 @@ fn read_condition(path: &str, condition: v1::Condition) -> Result<Condition, Fie
             Test::Text(text)
         }
         Some(WireTest::Exists(wanted)) => Test::Exists(wanted),
+        Some(_) => return Err(FieldViolation::new(path, Reason::Missing, "not yet")),
     };
     Ok(Condition { field, test })
 }
@@ -145,6 +145,13 @@ mod tests {
         WireValue { kind: Some(Kind::StringValue(text.to_owned())) }
     }
 
+    fn the(clause: &Clause) -> &Condition {
+        match clause {
+            Clause::Condition(condition) => condition,
+            Clause::Filter(_) => panic!("a condition, not {clause:?}"),
+        }
+    }
+
     fn number(number: f64) -> WireValue {
         WireValue { kind: Some(Kind::NumberValue(number)) }
     }
@@ -183,11 +190,15 @@ mod tests {
             ],
         };
         let filter = read(Some(filter)).expect("accepted");
-        assert_eq!(filter.must[0].field, Field::Metadata("a-b_1".to_owned()), "without prefix");
-        assert_eq!(filter.must[0].test, Test::Match(Scalar::String("x".to_owned())), "match");
+        assert_eq!(
+            the(&filter.must[0]).field,
+            Field::Metadata("a-b_1".to_owned()),
+            "without prefix"
+        );
+        assert_eq!(the(&filter.must[0]).test, Test::Match(Scalar::String("x".to_owned())), "match");
         let range = Range { gt: Some(1.0), ..Range::default() };
-        assert_eq!(filter.should[0].test, Test::Range(range), "range");
-        assert_eq!(filter.must_not[1].test, Test::Exists(true), "exists");
+        assert_eq!(the(&filter.should[0]).test, Test::Range(range), "range");
+        assert_eq!(the(&filter.must_not[1]).test, Test::Exists(true), "exists");
     }
 
     #[test]

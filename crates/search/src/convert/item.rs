@@ -7,7 +7,7 @@ use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value as WireValue};
 
 use super::timestamp;
-use crate::item::{Item, Metadata, Scalar, Shape, Value};
+use crate::item::{Item, Metadata, Place, Scalar, Shape, Value};
 use crate::items::NewItem;
 
 /// Longest `uri` and `filename`, in bytes.
@@ -35,6 +35,7 @@ pub(crate) fn read(item: Option<v1::NewItem>) -> Result<NewItem, FieldViolation>
 
 /// An item as callers see it.
 pub(crate) fn write(item: Item) -> v1::Item {
+    let etag = item.etag().as_str().to_owned();
     let metadata = item.metadata.into_iter().map(|(name, value)| (name, write_value(&value)));
     v1::Item {
         id: item.id.to_string(),
@@ -44,10 +45,13 @@ pub(crate) fn write(item: Item) -> v1::Item {
         height: item.height,
         format: item.format,
         byte_size: item.byte_size,
-        content_hash: item.content_hash.to_string(),
+        content_hash: item.content_hash.map(|hash| hash.to_string()).unwrap_or_default(),
         create_time: Some(timestamp(item.create_time)),
         update_time: Some(timestamp(item.update_time)),
         metadata: Some(Struct { fields: metadata.collect() }),
+        etag,
+        pixel_hash: item.pixel_hash.map(|hash| hash.to_string()).unwrap_or_default(),
+        perceptual_hash: item.perceptual_hash.map(u64::from).unwrap_or_default(),
     }
 }
 
@@ -123,6 +127,12 @@ fn write_value(value: &Value) -> WireValue {
             Scalar::String(text) => Kind::StringValue(text.clone()),
             Scalar::Number(number) => Kind::NumberValue(*number),
             Scalar::Bool(flag) => Kind::BoolValue(*flag),
+            Scalar::Place(Place { lat, lon }) => {
+                let degrees = |degrees| WireValue { kind: Some(Kind::NumberValue(degrees)) };
+                let fields = [("lat", degrees(*lat)), ("lon", degrees(*lon))]
+                    .map(|(k, v)| (k.to_owned(), v));
+                Kind::StructValue(Struct { fields: fields.into() })
+            }
         };
         WireValue { kind: Some(kind) }
     };

@@ -47,7 +47,7 @@ pub(crate) fn read(request: v1::SearchRequest) -> Result<Request, FieldViolation
 
 /// A hit as callers see it.
 pub(crate) fn write_hit(hit: Hit) -> v1::Hit {
-    v1::Hit { item: Some(super::item::write(hit.item)), score: hit.score }
+    v1::Hit { item: Some(super::item::write(hit.item)), score: hit.score, ..v1::Hit::default() }
 }
 
 fn read_query(query: Option<v1::Query>) -> Result<Vec<Part>, FieldViolation> {

@@ -60,7 +60,7 @@ struct Lanes {
 }
 
 /// Indexes the items of a stream whose first request has been read.
-pub(crate) fn index<S>(
+pub(crate) async fn index<S>(
     items: Arc<Items>,
     first: v1::IndexItemsRequest,
     requests: S,
@@ -71,7 +71,7 @@ where
 {
     let collection = convert::collection_name("collection", first.collection.clone())?;
     // Told at once, and not with each item.
-    items.store.collection(&collection)?;
+    items.store.resolve(collection.clone()).await?;
     let indexing = Indexing {
         items,
         requests,

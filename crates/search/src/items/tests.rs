@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,9 +11,14 @@ use super::*;
 use crate::cache::Embeddings;
 use crate::cache::memory::Memory;
 use crate::embedder::{self, Embedder};
+use crate::filter::Field;
+use crate::item::{Etag, Scalar};
 use crate::store::contract::{id, name, new_collection, point};
 use crate::store::exact::Exact;
-use crate::store::{Answer, Hit, NewCollection, Search};
+use crate::store::index::{FieldIndex, VectorIndex};
+use crate::store::{
+    Answer, Facet, Group, Grouped, Hit, NewCollection, Ordered, Record, Search, Status,
+};
 
 /// A store over a disk that can break: what is written can be read, but is not there for good.
 #[derive(Debug, Default)]
@@ -47,32 +53,89 @@ impl VectorStore for Fragile {
         self.exact.remove(name)
     }
 
-    fn collection(&self, name: &CollectionName) -> Result<Collection, store::Error> {
-        self.exact.collection(name)
+    fn resolve(&self, name: CollectionName) -> Answer<'_, Collection> {
+        self.exact.resolve(name)
     }
 
-    fn collections(&self) -> Vec<Collection> {
+    fn collections(&self) -> Answer<'_, Vec<Collection>> {
         self.exact.collections()
+    }
+
+    fn set_vector_index(&self, name: CollectionName, index: VectorIndex) -> Answer<'_, Collection> {
+        self.exact.set_vector_index(name, index)
+    }
+
+    fn create_index(&self, name: CollectionName, index: FieldIndex) -> Answer<'_, Collection> {
+        self.exact.create_index(name, index)
+    }
+
+    fn remove_index(&self, name: CollectionName, field: Field) -> Answer<'_, Collection> {
+        self.exact.remove_index(name, field)
+    }
+
+    fn set_alias(
+        &self,
+        alias: CollectionName,
+        name: CollectionName,
+    ) -> Answer<'_, Option<CollectionName>> {
+        self.exact.set_alias(alias, name)
+    }
+
+    fn remove_alias(&self, alias: CollectionName) -> Answer<'_, ()> {
+        self.exact.remove_alias(alias)
+    }
+
+    fn aliases(&self) -> Answer<'_, BTreeMap<CollectionName, CollectionName>> {
+        self.exact.aliases()
+    }
+
+    fn status(&self, name: CollectionName) -> Answer<'_, Status> {
+        self.exact.status(name)
+    }
+
+    fn replace(&self, name: CollectionName, point: Point, expected: Etag) -> Answer<'_, bool> {
+        async {
+            let replaced = self.exact.replace(name, point, expected).await?;
+            self.disk().map(|()| replaced)
+        }
+        .boxed()
     }
 
     fn delete(&self, name: CollectionName, ids: Vec<ItemId>) -> Answer<'_, ()> {
         self.exact.delete(name, ids)
     }
 
-    fn get(&self, name: CollectionName, id: ItemId) -> Answer<'_, Option<Point>> {
-        self.exact.get(name, id)
+    fn get(
+        &self,
+        name: CollectionName,
+        ids: Vec<ItemId>,
+        vectors: bool,
+    ) -> Answer<'_, Vec<Record>> {
+        self.exact.get(name, ids, vectors)
     }
 
     fn count(&self, name: CollectionName, filter: Filter) -> Answer<'_, u64> {
         self.exact.count(name, filter)
     }
 
-    fn scroll(&self, name: CollectionName, page: Page) -> Answer<'_, Vec<Item>> {
+    fn scroll(&self, name: CollectionName, page: Page) -> Answer<'_, Vec<Record>> {
         self.exact.scroll(name, page)
     }
 
-    fn search(&self, name: CollectionName, search: Search) -> Answer<'_, Vec<Hit>> {
-        self.exact.search(name, search)
+    fn ordered(&self, name: CollectionName, page: Ordered) -> Answer<'_, Vec<(Record, f64)>> {
+        self.exact.ordered(name, page)
+    }
+
+    fn search(&self, name: CollectionName, searches: Vec<Search>) -> Answer<'_, Vec<Vec<Hit>>> {
+        self.exact.search(name, searches)
+    }
+
+    fn group(&self, name: CollectionName, grouped: Grouped) -> Answer<'_, Vec<Group>> {
+        self.exact.group(name, grouped)
+    }
+
+    fn facet(&self, name: CollectionName, facet: Facet) -> Answer<'_, Vec<(Scalar, u64)>> {
+        self.exact.facet(name, facet)
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -26,7 +26,7 @@ impl CollectionService for Service {
         &self,
         request: Request<v1::CreateCollectionRequest>,
     ) -> Result<Response<v1::CreateCollectionResponse>, Status> {
-        let v1::CreateCollectionRequest { name, distance } = request.into_inner();
+        let v1::CreateCollectionRequest { name, distance, .. } = request.into_inner();
         let name = convert::collection_name("name", name)?;
         let distance = convert::distance(distance)?;
         let collection = self.collections.create(name, distance).await?;
@@ -67,5 +67,61 @@ impl CollectionService for Service {
         let name = convert::collection_name("name", request.into_inner().name)?;
         self.collections.delete(name).await?;
         Ok(Response::new(v1::DeleteCollectionResponse {}))
+    }
+
+    async fn update_collection(
+        &self,
+        _: Request<v1::UpdateCollectionRequest>,
+    ) -> Result<Response<v1::UpdateCollectionResponse>, Status> {
+        Err(Status::unimplemented("SKELETON"))
+    }
+
+    async fn create_field_index(
+        &self,
+        _: Request<v1::CreateFieldIndexRequest>,
+    ) -> Result<Response<v1::CreateFieldIndexResponse>, Status> {
+        Err(Status::unimplemented("SKELETON"))
+    }
+
+    async fn delete_field_index(
+        &self,
+        _: Request<v1::DeleteFieldIndexRequest>,
+    ) -> Result<Response<v1::DeleteFieldIndexResponse>, Status> {
+        Err(Status::unimplemented("SKELETON"))
+    }
+
+    async fn set_alias(
+        &self,
+        _: Request<v1::SetAliasRequest>,
+    ) -> Result<Response<v1::SetAliasResponse>, Status> {
+        Err(Status::unimplemented("SKELETON"))
+    }
+
+    async fn delete_alias(
+        &self,
+        _: Request<v1::DeleteAliasRequest>,
+    ) -> Result<Response<v1::DeleteAliasResponse>, Status> {
+        Err(Status::unimplemented("SKELETON"))
+    }
+
+    async fn list_aliases(
+        &self,
+        _: Request<v1::ListAliasesRequest>,
+    ) -> Result<Response<v1::ListAliasesResponse>, Status> {
+        Err(Status::unimplemented("SKELETON"))
+    }
+
+    async fn get_collection_stats(
+        &self,
+        _: Request<v1::GetCollectionStatsRequest>,
+    ) -> Result<Response<v1::GetCollectionStatsResponse>, Status> {
+        Err(Status::unimplemented("SKELETON"))
+    }
+
+    async fn clear_cache(
+        &self,
+        _: Request<v1::ClearCacheRequest>,
+    ) -> Result<Response<v1::ClearCacheResponse>, Status> {
+        Err(Status::unimplemented("SKELETON"))
     }
 }

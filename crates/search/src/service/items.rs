@@ -63,7 +63,7 @@ impl ItemService for Service {
             let Some(first) = requests.message().await? else {
                 return Ok(futures::stream::empty().boxed());
             };
-            Ok::<_, Status>(stream::index(items, first, requests, concurrency)?.boxed())
+            Ok::<_, Status>(stream::index(items, first, requests, concurrency).await?.boxed())
         };
         let answers = futures::stream::once(answers.instrument(Span::current())).try_flatten();
         Ok(Response::new(answers.boxed()))
@@ -85,19 +85,19 @@ impl ItemService for Service {
         &self,
         request: Request<v1::ListItemsRequest>,
     ) -> Result<Response<v1::ListItemsResponse>, Status> {
-        let v1::ListItemsRequest { collection, filter, page_size, page_token } =
+        let v1::ListItemsRequest { collection, filter, page_size, page_token, .. } =
             request.into_inner();
         let collection = convert::collection_name("collection", collection)?;
         let filter = convert::filter::read(filter)?;
         let listing = listing(&collection, &filter)?;
         let after = listing.after(&page_token)?;
         let after = after.map(|id| convert::item_id("page_token", id)).transpose()?;
-        let page = Page { filter, after, limit: page::size(page_size) };
+        let page = Page { filter, after, limit: page::size(page_size), vectors: false };
         let listed = self.items.list(collection, page).await?;
         let last = listed.items.last().map(|last| listing.token(last.id.as_str()));
         let next_page_token = last.filter(|_| listed.has_more).unwrap_or_default();
         let items = listed.items.into_iter().map(convert::item::write).collect();
-        Ok(Response::new(v1::ListItemsResponse { items, next_page_token }))
+        Ok(Response::new(v1::ListItemsResponse { items, next_page_token, ..Default::default() }))
     }
 
     async fn count_items(
@@ -108,14 +108,14 @@ impl ItemService for Service {
         let collection = convert::collection_name("collection", collection)?;
         let filter = convert::filter::read(filter)?;
         let count = self.items.count(collection, filter).await?;
-        Ok(Response::new(v1::CountItemsResponse { count }))
+        Ok(Response::new(v1::CountItemsResponse { count, ..Default::default() }))
     }
 
     async fn delete_item(
         &self,
         request: Request<v1::DeleteItemRequest>,
     ) -> Result<Response<v1::DeleteItemResponse>, Status> {
-        let v1::DeleteItemRequest { collection, id } = request.into_inner();
+        let v1::DeleteItemRequest { collection, id, .. } = request.into_inner();
         let (collection, id) = place(collection, id)?;
         self.items.delete(collection, id).await?;
         Ok(Response::new(v1::DeleteItemResponse {}))
@@ -130,6 +130,48 @@ impl ItemService for Service {
         let image = self.items.thumbnail(collection, id).await?;
         let media_type = THUMBNAIL_MEDIA_TYPE.to_owned();
         Ok(Response::new(v1::GetThumbnailResponse { image, media_type }))
+    }
+
+    async fn check_items(
+        &self,
+        _: Request<v1::CheckItemsRequest>,
+    ) -> Result<Response<v1::CheckItemsResponse>, Status> {
+        Err(Status::unimplemented("SKELETON"))
+    }
+
+    async fn sample_items(
+        &self,
+        _: Request<v1::SampleItemsRequest>,
+    ) -> Result<Response<v1::SampleItemsResponse>, Status> {
+        Err(Status::unimplemented("SKELETON"))
+    }
+
+    async fn update_item(
+        &self,
+        _: Request<v1::UpdateItemRequest>,
+    ) -> Result<Response<v1::UpdateItemResponse>, Status> {
+        Err(Status::unimplemented("SKELETON"))
+    }
+
+    async fn replace_image(
+        &self,
+        _: Request<v1::ReplaceImageRequest>,
+    ) -> Result<Response<v1::ReplaceImageResponse>, Status> {
+        Err(Status::unimplemented("SKELETON"))
+    }
+
+    async fn delete_items(
+        &self,
+        _: Request<v1::DeleteItemsRequest>,
+    ) -> Result<Response<v1::DeleteItemsResponse>, Status> {
+        Err(Status::unimplemented("SKELETON"))
+    }
+
+    async fn get_original(
+        &self,
+        _: Request<v1::GetOriginalRequest>,
+    ) -> Result<Response<v1::GetOriginalResponse>, Status> {
+        Err(Status::unimplemented("SKELETON"))
     }
 }
 

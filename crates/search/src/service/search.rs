@@ -23,6 +23,16 @@ impl Service {
 
 #[tonic::async_trait]
 impl SearchService for Service {
+    type FindDuplicatesStream =
+        futures::stream::BoxStream<'static, Result<v1::FindDuplicatesResponse, Status>>;
+
+    async fn find_duplicates(
+        &self,
+        _: Request<v1::FindDuplicatesRequest>,
+    ) -> Result<Response<Self::FindDuplicatesStream>, Status> {
+        Err(Status::unimplemented("SKELETON"))
+    }
+
     async fn search(
         &self,
         request: Request<v1::SearchRequest>,
@@ -35,8 +45,34 @@ impl SearchService for Service {
             store_ms: ms(answer.store),
             embedding_cached: answer.embedding_cached,
             result_cached: answer.result_cached,
+            ..Default::default()
         };
-        Ok(Response::new(v1::SearchResponse { hits: answer.hits, timing: Some(timing) }))
+        Ok(Response::new(v1::SearchResponse {
+            hits: answer.hits,
+            timing: Some(timing),
+            ..Default::default()
+        }))
+    }
+
+    async fn search_batch(
+        &self,
+        _: Request<v1::SearchBatchRequest>,
+    ) -> Result<Response<v1::SearchBatchResponse>, Status> {
+        Err(Status::unimplemented("SKELETON"))
+    }
+
+    async fn classify(
+        &self,
+        _: Request<v1::ClassifyRequest>,
+    ) -> Result<Response<v1::ClassifyResponse>, Status> {
+        Err(Status::unimplemented("SKELETON"))
+    }
+
+    async fn facet(
+        &self,
+        _: Request<v1::FacetRequest>,
+    ) -> Result<Response<v1::FacetResponse>, Status> {
+        Err(Status::unimplemented("SKELETON"))
     }
 }
 

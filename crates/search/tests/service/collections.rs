@@ -26,7 +26,11 @@ async fn a_collection_is_pinned_to_the_model_that_runs() {
 #[tokio::test]
 async fn names_are_unique_and_well_formed() {
     let (_sandbox, mut clients) = Sandbox::start().await;
-    let create = |name: &str| v1::CreateCollectionRequest { name: name.to_owned(), distance: 0 };
+    let create = |name: &str| v1::CreateCollectionRequest {
+        name: name.to_owned(),
+        distance: 0,
+        ..v1::CreateCollectionRequest::default()
+    };
     let again = clients.collections.create_collection(create(COLLECTION)).await;
     assert_eq!(again.expect_err("refused").code(), Code::AlreadyExists, "one of each name");
     let bad = clients.collections.create_collection(create("../etc")).await;
@@ -81,7 +85,11 @@ async fn a_removed_collection_takes_everything_with_it() {
 async fn needs_an_embedder_to_make_one() {
     let (mut sandbox, mut clients) = Sandbox::start().await;
     sandbox.stop_embedder().await;
-    let request = v1::CreateCollectionRequest { name: "new".to_owned(), distance: 0 };
+    let request = v1::CreateCollectionRequest {
+        name: "new".to_owned(),
+        distance: 0,
+        ..v1::CreateCollectionRequest::default()
+    };
     let status = clients.collections.create_collection(request).await.expect_err("no model");
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     assert!(code::retry_after(&status).is_some(), "says when to try again: {status:?}");

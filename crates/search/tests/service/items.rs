@@ -27,11 +27,21 @@ fn at_least(rating: f64) -> Option<v1::Filter> {
 
 fn list(page_size: u32, token: &str, filter: Option<v1::Filter>) -> v1::ListItemsRequest {
     let (collection, page_token) = (COLLECTION.to_owned(), token.to_owned());
-    v1::ListItemsRequest { collection, filter, page_size, page_token }
+    v1::ListItemsRequest {
+        collection,
+        filter,
+        page_size,
+        page_token,
+        ..v1::ListItemsRequest::default()
+    }
 }
 
 async fn delete(clients: &mut Clients, id: &str) -> Result<(), tonic::Status> {
-    let request = v1::DeleteItemRequest { collection: COLLECTION.to_owned(), id: id.to_owned() };
+    let request = v1::DeleteItemRequest {
+        collection: COLLECTION.to_owned(),
+        id: id.to_owned(),
+        ..v1::DeleteItemRequest::default()
+    };
     clients.items.delete_item(request).await.map(|_| ())
 }
 

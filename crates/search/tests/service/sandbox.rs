@@ -62,7 +62,11 @@ impl Clients {
     }
 
     pub(crate) async fn create(&mut self, name: &str) -> v1::Collection {
-        let request = v1::CreateCollectionRequest { name: name.to_owned(), distance: 0 };
+        let request = v1::CreateCollectionRequest {
+            name: name.to_owned(),
+            distance: 0,
+            ..v1::CreateCollectionRequest::default()
+        };
         let response = self.collections.create_collection(request).await.expect("made");
         response.into_inner().collection.expect("described")
     }

@@ -69,8 +69,11 @@ async fn answers_from_the_caches_until_the_collection_changes() {
     let timing = third.timing.expect("timed");
     assert!(!timing.result_cached && timing.embedding_cached, "the vector is still good");
     assert_eq!(ids(&third)[0], "crimson", "and finds what is new");
-    let request =
-        v1::DeleteItemRequest { collection: "colours".to_owned(), id: "crimson".to_owned() };
+    let request = v1::DeleteItemRequest {
+        collection: "colours".to_owned(),
+        id: "crimson".to_owned(),
+        ..v1::DeleteItemRequest::default()
+    };
     clients.items.delete_item(request).await.expect("deleted");
     let fourth = clients.search(words("red")).await.expect("an answer");
     assert_eq!(fourth.hits, first.hits, "and not what is gone");

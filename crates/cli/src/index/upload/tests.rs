@@ -165,6 +165,48 @@ impl ItemService for Server {
     ) -> Result<Response<search::GetThumbnailResponse>, Status> {
         Err(unasked())
     }
+
+    async fn check_items(
+        &self,
+        _: Request<search::CheckItemsRequest>,
+    ) -> Result<Response<search::CheckItemsResponse>, Status> {
+        Err(unasked())
+    }
+
+    async fn sample_items(
+        &self,
+        _: Request<search::SampleItemsRequest>,
+    ) -> Result<Response<search::SampleItemsResponse>, Status> {
+        Err(unasked())
+    }
+
+    async fn update_item(
+        &self,
+        _: Request<search::UpdateItemRequest>,
+    ) -> Result<Response<search::UpdateItemResponse>, Status> {
+        Err(unasked())
+    }
+
+    async fn replace_image(
+        &self,
+        _: Request<search::ReplaceImageRequest>,
+    ) -> Result<Response<search::ReplaceImageResponse>, Status> {
+        Err(unasked())
+    }
+
+    async fn delete_items(
+        &self,
+        _: Request<search::DeleteItemsRequest>,
+    ) -> Result<Response<search::DeleteItemsResponse>, Status> {
+        Err(unasked())
+    }
+
+    async fn get_original(
+        &self,
+        _: Request<search::GetOriginalRequest>,
+    ) -> Result<Response<search::GetOriginalResponse>, Status> {
+        Err(unasked())
+    }
 }
 
 fn unasked() -> Status {

@@ -1,25 +1,34 @@
-//! An item as the engine's payload.
+//! An item as the payload of a point in Qdrant's engine.
 //!
 //! ```text
-//! id, uri?, filename?, format, content_hash, width, height, byte_size,
+//! id, uri?, filename?, format?, content_hash?, pixel_hash?, perceptual_hash?,
+//! width?, height?, byte_size?    of a picture
 //! create_time, update_time       microseconds since 1970
-//! metadata { NAME: value }       the caller's own fields
+//! etag, lot                      what conditional writes and random samples go by
+//! metadata { NAME: value }       the caller's own fields; a place is { lat, lon }
 //! folded { .. }                  all strings once more without letter case, for `text`
+//! words { .. }                   the different words of all strings, for `words`
+//! times { .. }                   strings that are times, in microseconds, for `time_range`
 //! bits { NAME: integer }         numbers that decimal notation would change
 //! ```
 //!
-//! Whole numbers are kept as integers, so that they can be matched. The engine writes payloads as
-//! JSON and reads floats back faster than exactly: some come back one unit in the last place off.
+//! The engine has its own ideas of words and of times. It is given ours, so that an answer does not
+//! depend on the store, nor on whether there is an index.
+//!
+//! Whole numbers are kept as integers, so that they can be matched. The engine writes payloads as//! JSON and reads floats back faster than exactly: some come back one unit in the last place off.
 //! So a float is kept in a form that survives, filters are translated to the same form, and the
 //! float itself is kept beside it as the integer that has its bits.
 
-use clipmesh_proto::ids::{ContentHash, ItemId};
+use std::str::FromStr;
+
+use clipmesh_proto::ids::{ItemId, PerceptualHash};
 use jiff::Timestamp;
 use serde_json::{Map, Number, Value as Json, json};
 
 use crate::filter::fold_case;
-use crate::item::{Item, Metadata, Scalar, Shape, Value};
+use crate::item::{self, Item, Metadata, Place, Scalar, Shape, Value};
 use crate::store::Error;
+use crate::words;
 
 /// Up to here every whole number is a float, and a float a whole number.
 const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
@@ -31,50 +40,101 @@ const MAX_REREADINGS: usize = 8;
 pub(super) const METADATA: &str = "metadata";
 /// Where strings without letter case are.
 pub(super) const FOLDED: &str = "folded";
+/// Where the words of strings are.
+pub(super) const WORDS: &str = "words";
+/// Where strings that are times are, as numbers.
+pub(super) const TIMES: &str = "times";
+/// What conditional writes go by.
+pub(super) const ETAG: &str = "etag";
 const BITS: &str = "bits";
 
 /// Writes an item down.
 pub(super) fn write(item: &Item) -> Map<String, Json> {
-    let content_hash = item.content_hash.to_string();
+    let content_hash = item.content_hash.map(|hash| hash.to_string()).unwrap_or_default();
+    let pixel_hash = item.pixel_hash.map(|hash| hash.to_string()).unwrap_or_default();
     let texts = [
         ("id", item.id.as_str()),
         ("uri", &item.uri),
         ("filename", &item.filename),
         ("format", &item.format),
         ("content_hash", &content_hash),
+        ("pixel_hash", &pixel_hash),
     ];
     let mut payload = Map::new();
-    let mut folded = Map::new();
+    let mut forms = Forms::default();
     // An empty text is absent, so that `exists` is right.
     for (key, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
         payload.insert(key.to_owned(), json!(text));
-        folded.insert(key.to_owned(), json!(fold_case(text)));
+        forms.add(key, &Value::One(Scalar::String(text.to_owned())));
     }
-    payload.insert("width".to_owned(), json!(item.width));
-    payload.insert("height".to_owned(), json!(item.height));
-    payload.insert("byte_size".to_owned(), json!(item.byte_size));
+    if let Some(hash) = item.perceptual_hash {
+        // As text: the engine's numbers have a sign.
+        payload.insert("perceptual_hash".to_owned(), json!(format!("{:016x}", u64::from(hash))));
+    }
+    if item.content_hash.is_some() {
+        payload.insert("width".to_owned(), json!(item.width));
+        payload.insert("height".to_owned(), json!(item.height));
+        payload.insert("byte_size".to_owned(), json!(item.byte_size));
+    }
     payload.insert("create_time".to_owned(), json!(item.create_time.as_microsecond()));
     payload.insert("update_time".to_owned(), json!(item.update_time.as_microsecond()));
+    payload.insert(ETAG.to_owned(), json!(item.etag().as_str()));
+    payload.insert("lot".to_owned(), json!(item::lot(&item.id)));
 
     let mut metadata = Map::new();
-    let mut folded_metadata = Map::new();
+    let mut metadata_forms = Forms::default();
     let mut bits = Map::new();
     for (name, value) in &item.metadata {
         metadata.insert(name.clone(), array(value.map(plain)));
-        if value.elements().iter().any(|scalar| matches!(scalar, Scalar::String(_))) {
-            folded_metadata.insert(name.clone(), array(value.map(without_case)));
-        }
+        metadata_forms.add(name, value);
         if value.elements().iter().any(is_changed_by_json) {
             bits.insert(name.clone(), array(value.map(as_bits)));
         }
     }
-    folded.insert(METADATA.to_owned(), Json::Object(folded_metadata));
     payload.insert(METADATA.to_owned(), Json::Object(metadata));
-    payload.insert(FOLDED.to_owned(), Json::Object(folded));
+    for ((key, mut own), (_, inner)) in forms.named().into_iter().zip(metadata_forms.named()) {
+        if !inner.is_empty() {
+            own.insert(METADATA.to_owned(), Json::Object(inner));
+        }
+        if !own.is_empty() {
+            payload.insert(key.to_owned(), Json::Object(own));
+        }
+    }
     if !bits.is_empty() {
         payload.insert(BITS.to_owned(), Json::Object(bits));
     }
     payload
+}
+
+/// Strings in the forms that are searched.
+#[derive(Debug, Default)]
+struct Forms {
+    folded: Map<String, Json>,
+    words: Map<String, Json>,
+    times: Map<String, Json>,
+}
+
+impl Forms {
+    fn add(&mut self, key: &str, value: &Value) {
+        let texts: Vec<_> = value.elements().iter().filter_map(Scalar::as_str).collect();
+        if texts.is_empty() {
+            return;
+        }
+        let folded: Vec<_> = texts.iter().map(|text| fold_case(text)).collect();
+        self.folded.insert(key.to_owned(), json!(folded));
+        let words = words::of_all(texts.iter().copied());
+        if !words.is_empty() {
+            self.words.insert(key.to_owned(), json!(words));
+        }
+        let times: Vec<_> = texts.iter().filter_map(|text| item::microseconds(text)).collect();
+        if !times.is_empty() {
+            self.times.insert(key.to_owned(), json!(times));
+        }
+    }
+
+    fn named(self) -> [(&'static str, Map<String, Json>); 3] {
+        [(FOLDED, self.folded), (WORDS, self.words), (TIMES, self.times)]
+    }
 }
 
 /// Reads back what [`write`] wrote.
@@ -83,7 +143,11 @@ pub(super) fn write(item: &Item) -> Map<String, Json> {
 /// [`Error::Failed`] when it was written by something else.
 pub(super) fn read(payload: &Map<String, Json>) -> Result<Item, Error> {
     let text = |key: &str| payload.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
-    let number = |key: &str| payload.get(key).and_then(Json::as_u64).ok_or_else(|| missing(key));
+    let number = |key: &str| match payload.get(key) {
+        Some(number) => number.as_u64().ok_or_else(|| missing(key)),
+        // As in an item of a ready vector.
+        None => Ok(0),
+    };
     let time = |key: &str| {
         let micros = payload.get(key).and_then(Json::as_i64).ok_or_else(|| missing(key))?;
         Timestamp::from_microsecond(micros).map_err(|_| missing(key))
@@ -97,13 +161,30 @@ pub(super) fn read(payload: &Map<String, Json>) -> Result<Item, Error> {
         height: pixels("height")?,
         format: text("format"),
         byte_size: number("byte_size")?,
-        content_hash: text("content_hash")
-            .parse::<ContentHash>()
-            .map_err(|_| missing("content_hash"))?,
+        content_hash: read_hash(payload, "content_hash")?,
+        pixel_hash: read_hash(payload, "pixel_hash")?,
+        perceptual_hash: read_perceptual_hash(payload)?,
         create_time: time("create_time")?,
         update_time: time("update_time")?,
         metadata: read_metadata(payload)?,
     })
+}
+
+fn read_hash<T: FromStr>(payload: &Map<String, Json>, key: &str) -> Result<Option<T>, Error> {
+    let Some(hash) = payload.get(key) else {
+        return Ok(None);
+    };
+    let hash = hash.as_str().and_then(|text| text.parse().ok());
+    hash.map(Some).ok_or_else(|| missing(key))
+}
+
+fn read_perceptual_hash(payload: &Map<String, Json>) -> Result<Option<PerceptualHash>, Error> {
+    let key = "perceptual_hash";
+    let Some(hash) = payload.get(key) else {
+        return Ok(None);
+    };
+    let bits = hash.as_str().and_then(|text| u64::from_str_radix(text, 16).ok());
+    bits.map(|bits| Some(bits.into())).ok_or_else(|| missing(key))
 }
 
 /// The integer that a number is kept as, if it is a whole one.
@@ -135,7 +216,7 @@ fn is_changed_by_json(scalar: &Scalar) -> bool {
         Scalar::Number(number) => {
             integer(*number).is_none() && lasting(*number).to_bits() != number.to_bits()
         }
-        Scalar::String(_) | Scalar::Bool(_) => false,
+        Scalar::String(_) | Scalar::Bool(_) | Scalar::Place(_) => false,
     }
 }
 
@@ -147,20 +228,14 @@ fn plain(scalar: &Scalar) -> Json {
             Some(integer) => json!(integer),
             None => Number::from_f64(lasting(*number)).map_or(Json::Null, Json::Number),
         },
-    }
-}
-
-fn without_case(scalar: &Scalar) -> Json {
-    match scalar {
-        Scalar::String(text) => json!(fold_case(text)),
-        Scalar::Number(_) | Scalar::Bool(_) => Json::Null,
+        Scalar::Place(Place { lat, lon }) => json!({ "lat": lasting(*lat), "lon": lasting(*lon) }),
     }
 }
 
 fn as_bits(scalar: &Scalar) -> Json {
     match scalar {
         Scalar::Number(number) => json!(number.to_bits()),
-        Scalar::String(_) | Scalar::Bool(_) => Json::Null,
+        Scalar::String(_) | Scalar::Bool(_) | Scalar::Place(_) => Json::Null,
     }
 }
 
@@ -201,7 +276,11 @@ fn read_plain(value: &Json) -> Option<Scalar> {
         Json::String(text) => Some(Scalar::String(text.clone())),
         Json::Bool(flag) => Some(Scalar::Bool(*flag)),
         Json::Number(number) => number.as_f64().map(Scalar::Number),
-        Json::Null | Json::Array(_) | Json::Object(_) => None,
+        Json::Object(place) => {
+            let degrees = |key: &str| place.get(key).and_then(Json::as_f64);
+            Some(Scalar::Place(Place { lat: degrees("lat")?, lon: degrees("lon")? }))
+        }
+        Json::Null | Json::Array(_) => None,
     }
 }
 

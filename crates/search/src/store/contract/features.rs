@@ -1,0 +1,472 @@
+//! The part of the suite beyond what a plain list of vectors does.
+
+use std::collections::BTreeMap;
+
+use super::{
+    DIMENSION, hits, id, ids, item, must, name, new_collection, passing, point, search, string,
+};
+use crate::filter::{Circle, Clause, Condition, Field, Filter, Range, Test};
+use crate::item::{Item, Metadata, Place, Scalar, Value};
+use crate::store::index::{FieldIndex, Indexes, Kind, Quantization, VectorIndex};
+use crate::store::{
+    Error, Facet, Grouped, IndexState, NewCollection, Ordered, Point, Search, Target, VectorStore,
+};
+
+pub(super) async fn verify(store: &dyn VectorStore) {
+    aliases_stand_for_collections(store).await;
+    a_write_can_depend_on_what_is_there(store).await;
+    filters_nest(store).await;
+    times_places_and_words_can_be_filtered(store).await;
+    an_item_of_a_ready_vector_has_no_facts(store).await;
+    indexes_come_and_go_and_change_no_answer(store).await;
+    items_come_in_order_of_a_number(store).await;
+    values_are_counted(store).await;
+    hits_are_grouped(store).await;
+    words_are_ranked(store).await;
+    searches_are_answered_in_batches(store).await;
+    vectors_come_along_if_asked_for(store).await;
+    the_graph_can_be_changed(store).await;
+}
+
+fn field(name: &str) -> Field {
+    Field::Metadata(name.to_owned())
+}
+
+fn number(number: f64) -> Value {
+    Value::One(Scalar::Number(number))
+}
+
+fn text(text: &str) -> Value {
+    Value::One(string(text))
+}
+
+/// An item with one field `f`, in a direction.
+fn with(id: &str, value: Value, vector: [f32; DIMENSION]) -> Point {
+    let mut point = point(id, vector);
+    point.item.metadata = Metadata::from([("f".to_owned(), value)]);
+    point
+}
+
+fn indexed(text: &str, kind: Kind) -> NewCollection {
+    let indexes = Indexes::new([FieldIndex { field: field("f"), kind }]);
+    NewCollection { indexes, ..new_collection(text) }
+}
+
+async fn aliases_stand_for_collections(store: &dyn VectorStore) {
+    store.create(new_collection("blue")).await.expect("made");
+    store.create(new_collection("green")).await.expect("made");
+    let resolved = async |text: &str| store.resolve(name(text)).await.map(|c| c.name.to_string());
+    assert_eq!(store.set_alias(name("live"), name("blue")).await, Ok(None), "a new alias");
+    assert_eq!(resolved("live").await.as_deref(), Ok("blue"), "stands for it");
+    let before = store.set_alias(name("live"), name("green")).await;
+    assert_eq!(before, Ok(Some(name("blue"))), "it stood for another");
+    assert_eq!(resolved("live").await.as_deref(), Ok("green"), "and now for this one");
+    let all = BTreeMap::from([(name("live"), name("green"))]);
+    assert_eq!(store.aliases().await, Ok(all), "one alias");
+
+    let taken = Err(Error::CollectionExists(name("blue")));
+    assert_eq!(store.set_alias(name("blue"), name("green")).await, taken, "a collection's name");
+    let made = store.create(new_collection("live")).await.map(|c| c.name);
+    assert_eq!(made, Err(Error::CollectionExists(name("live"))), "an alias's name");
+    let lost = Err(Error::NoCollection(name("nobody")));
+    assert_eq!(store.set_alias(name("a"), name("nobody")).await, lost, "nothing to stand for");
+    assert_eq!(store.remove(name("live")).await.map(drop), Err(Error::NoCollection(name("live"))));
+
+    store.remove(name("green")).await.expect("removed");
+    assert_eq!(store.aliases().await, Ok(BTreeMap::new()), "its aliases go with it");
+    assert_eq!(resolved("live").await, Err(Error::NoCollection(name("live"))), "and lead nowhere");
+    store.set_alias(name("live"), name("blue")).await.expect("set");
+    assert_eq!(store.remove_alias(name("live")).await, Ok(()), "an alias goes");
+    assert_eq!(store.remove_alias(name("live")).await, Err(Error::NoAlias(name("live"))), "once");
+    assert_eq!(resolved("blue").await.as_deref(), Ok("blue"), "the collection stays");
+}
+
+async fn a_write_can_depend_on_what_is_there(store: &dyn VectorStore) {
+    store.create(new_collection("etags")).await.expect("made");
+    let first = point("a", [1.0, 0.0, 0.0, 0.0]);
+    store.upsert(name("etags"), vec![first.clone()]).await.expect("stored");
+    let mut second = point("a", [0.0, 1.0, 0.0, 0.0]);
+    second.item.uri = "file:///second".to_owned();
+    let stored = async || store.point(name("etags"), id("a")).await.expect("an answer");
+
+    let done = store.replace(name("etags"), second.clone(), second.item.etag()).await;
+    assert_eq!(done, Ok(false), "it never had that etag");
+    assert_eq!(stored().await.map(|point| point.item), Some(first.item.clone()), "as it was");
+    let done = store.replace(name("etags"), second.clone(), first.item.etag()).await;
+    assert_eq!(done, Ok(true), "it has this one");
+    assert_eq!(stored().await.map(|point| point.item), Some(second.item.clone()), "replaced");
+    let again = store.replace(name("etags"), first.clone(), first.item.etag()).await;
+    assert_eq!(again, Ok(false), "it has another now");
+    store.delete(name("etags"), vec![id("a")]).await.expect("deleted");
+    let gone = store.replace(name("etags"), first, second.item.etag()).await;
+    assert_eq!(gone, Ok(false), "what is gone has none");
+    assert_eq!(stored().await, None, "and does not come back");
+}
+
+async fn filters_nest(store: &dyn VectorStore) {
+    store.create(new_collection("nested")).await.expect("made");
+    let points = [("a", 1.0), ("b", 2.0), ("c", 3.0), ("d", 4.0)]
+        .map(|(id, value)| with(id, number(value), [1.0; DIMENSION]));
+    store.upsert(name("nested"), points.to_vec()).await.expect("stored");
+    let is = |value: f64| {
+        Clause::Condition(Condition { field: field("f"), test: Test::Match(Scalar::Number(value)) })
+    };
+    let any =
+        |clauses: Vec<Clause>| Clause::Filter(Filter { should: clauses, ..Filter::default() });
+    let none =
+        |clauses: Vec<Clause>| Clause::Filter(Filter { must_not: clauses, ..Filter::default() });
+    let cases: [(Filter, &[&str]); 5] = [
+        (
+            Filter {
+                must: vec![any(vec![is(1.0), is(2.0)]), any(vec![is(2.0), is(3.0)])],
+                ..Filter::default()
+            },
+            &["b"],
+        ),
+        (Filter { must: vec![none(vec![is(1.0), is(4.0)])], ..Filter::default() }, &["b", "c"]),
+        (
+            Filter {
+                should: vec![is(1.0), none(vec![any(vec![is(1.0), is(2.0), is(3.0)])])],
+                ..Filter::default()
+            },
+            &["a", "d"],
+        ),
+        (Filter { must_not: vec![none(vec![is(3.0)])], ..Filter::default() }, &["c"]),
+        (
+            Filter { must: vec![Clause::Filter(Filter::default())], ..Filter::default() },
+            &["a", "b", "c", "d"],
+        ),
+    ];
+    for (filter, expected) in cases {
+        assert_eq!(passing(store, &name("nested"), &filter, 2).await, expected, "{filter:?}");
+    }
+}
+
+async fn times_places_and_words_can_be_filtered(store: &dyn VectorStore) {
+    store.create(new_collection("kinds")).await.expect("made");
+    let place = |lat, lon| Scalar::Place(Place { lat, lon });
+    let mut points = vec![
+        with("berlin", Value::One(place(52.52, 13.405)), [1.0; DIMENSION]),
+        with(
+            "two",
+            Value::Many(vec![place(48.8566, 2.3522), place(-33.87, 151.21)]),
+            [1.0; DIMENSION],
+        ),
+        with("noon", text("2026-05-01T12:00:00Z"), [1.0; DIMENSION]),
+        with("zone", text("2026-05-01T12:30:00.5+02:00"), [1.0; DIMENSION]),
+        with("prose", text("A red Cat, 2026-05-01"), [1.0; DIMENSION]),
+        with("list", Value::Many(vec![string("red"), string("a small cat")]), [1.0; DIMENSION]),
+    ];
+    for (i, point) in points.iter_mut().enumerate() {
+        let micros = 1_800_000_000_000_000 + i64::try_from(i).expect("small");
+        point.item.create_time = jiff::Timestamp::from_microsecond(micros).expect("a time");
+    }
+    store.upsert(name("kinds"), points).await.expect("stored");
+
+    let near =
+        |lat, lon, radius_meters| Test::Near(Circle { center: Place { lat, lon }, radius_meters });
+    let micros =
+        |text: &str| text.parse::<jiff::Timestamp>().expect("a time").as_microsecond() as f64;
+    let from = |text: &str| Test::Time(Range { gte: Some(micros(text)), ..Range::default() });
+    let until = |text: &str| Test::Time(Range { lt: Some(micros(text)), ..Range::default() });
+    let words = |words: &[&str]| Test::Words(words.iter().map(|word| (*word).to_owned()).collect());
+    let created = |gt: f64| Test::Time(Range { gt: Some(1.8e15 + gt), ..Range::default() });
+    let cases: Vec<(Field, Test, &[&str])> = vec![
+        (field("f"), near(52.5, 13.4, 5_000.0), &["berlin"]),
+        (field("f"), near(52.5, 13.4, 1_000.0), &[]),
+        (field("f"), near(48.85, 2.35, 10_000.0), &["two"]),
+        (field("f"), near(-34.0, 151.0, 50_000.0), &["two"]),
+        (field("f"), near(0.0, 0.0, 20_037_509.0), &["berlin", "two"]),
+        (field("f"), from("2026-05-01T12:00:00Z"), &["noon"]),
+        (field("f"), from("2026-05-01T10:30:00.5Z"), &["noon", "zone"]),
+        (field("f"), until("2026-05-01T12:00:00Z"), &["zone"]),
+        (field("f"), words(&["cat"]), &["list", "prose"]),
+        (field("f"), words(&["cat", "red"]), &["list", "prose"]),
+        (field("f"), words(&["ca"]), &[]),
+        (field("f"), words(&["small", "cat"]), &["list"]),
+        (Field::Filename, words(&["noon.jpg"]), &["noon"]),
+        (Field::CreateTime, created(3.0), &["list", "prose"]),
+        (Field::CreateTime, created(5.0), &[]),
+    ];
+    for (field, test, expected) in cases {
+        let filter = must(field, test);
+        assert_eq!(passing(store, &name("kinds"), &filter, 3).await, expected, "{filter:?}");
+    }
+}
+
+async fn an_item_of_a_ready_vector_has_no_facts(store: &dyn VectorStore) {
+    store.create(new_collection("ready")).await.expect("made");
+    let mut ready = point("a", [1.0; DIMENSION]);
+    ready.item = Item {
+        filename: String::new(),
+        width: 0,
+        height: 0,
+        format: String::new(),
+        byte_size: 0,
+        content_hash: None,
+        pixel_hash: None,
+        perceptual_hash: None,
+        ..item("a")
+    };
+    store.upsert(name("ready"), vec![ready.clone()]).await.expect("stored");
+    let found = store.point(name("ready"), id("a")).await.expect("an answer").expect("there");
+    assert_eq!(found.item, ready.item, "as it was");
+    for field in
+        [Field::ContentHash, Field::PixelHash, Field::Width, Field::ByteSize, Field::Format]
+    {
+        let filter = must(field.clone(), Test::Exists(false));
+        assert_eq!(passing(store, &name("ready"), &filter, 3).await, ["a"], "no {field:?}");
+    }
+}
+
+async fn indexes_come_and_go_and_change_no_answer(store: &dyn VectorStore) {
+    store.create(new_collection("indexes")).await.expect("made");
+    let points = vec![
+        with("s", text("Rot"), [1.0; DIMENSION]),
+        with("i", number(7.0), [1.0; DIMENSION]),
+        with("n", number(0.1), [1.0; DIMENSION]),
+        with("b", Value::One(Scalar::Bool(true)), [1.0; DIMENSION]),
+        with("t", text("2026-05-01T12:00:00Z"), [1.0; DIMENSION]),
+        with("g", Value::One(Scalar::Place(Place { lat: 1.0, lon: 2.0 })), [1.0; DIMENSION]),
+        with("l", Value::Many(vec![Scalar::Number(7.0), Scalar::Number(-3.5)]), [1.0; DIMENSION]),
+    ];
+    store.upsert(name("indexes"), points).await.expect("stored");
+    let circle = Circle { center: Place { lat: 1.0, lon: 2.0 }, radius_meters: 10.0 };
+    let tests: Vec<(Test, &[&str])> = vec![
+        (Test::Match(string("Rot")), &["s"]),
+        (Test::Match(Scalar::Number(7.0)), &["i", "l"]),
+        (Test::Match(Scalar::Number(0.1)), &["n"]),
+        (Test::AnyOf(vec![Scalar::Number(0.1), Scalar::Number(7.0)]), &["i", "l", "n"]),
+        (Test::Match(Scalar::Bool(true)), &["b"]),
+        (Test::Range(Range { lt: Some(1.0), ..Range::default() }), &["l", "n"]),
+        (Test::Text("ro".to_owned()), &["s"]),
+        (Test::Words(vec!["rot".to_owned()]), &["s"]),
+        (Test::Time(Range::ALL), &["t"]),
+        (Test::Near(circle), &["g"]),
+        (Test::Exists(true), &["b", "g", "i", "l", "n", "s", "t"]),
+        (Test::Exists(false), &[]),
+    ];
+    let kinds = [
+        Kind::Keyword,
+        Kind::Integer,
+        Kind::Float,
+        Kind::Boolean,
+        Kind::Time,
+        Kind::Words,
+        Kind::Geo,
+    ];
+    for kind in [None].into_iter().chain(kinds.map(Some)) {
+        if let Some(kind) = kind {
+            let index = FieldIndex { field: field("f"), kind };
+            let made = store.create_index(name("indexes"), index.clone()).await.expect("made");
+            assert_eq!(made.indexes.kind(&field("f")), Some(kind), "in place of the one before");
+            let again = store.create_index(name("indexes"), index).await.map(|c| c.indexes);
+            assert_eq!(again, Ok(made.indexes), "twice is once");
+        }
+        for (test, expected) in &tests {
+            let filter = must(field("f"), test.clone());
+            let found = passing(store, &name("indexes"), &filter, 10).await;
+            assert_eq!(found, *expected, "{test:?} with an index of {kind:?}");
+            let search = Search { filter, ..search([1.0; DIMENSION], 10) };
+            let mut found = ids(store, "indexes", search).await;
+            found.sort();
+            assert_eq!(found, *expected, "a search for {test:?} with an index of {kind:?}");
+        }
+    }
+    let removed = store.remove_index(name("indexes"), field("f")).await.expect("removed");
+    assert_eq!(removed.indexes, Indexes::default(), "none of its own is left");
+    let again = store.remove_index(name("indexes"), field("f")).await.map(drop);
+    assert_eq!(again, Err(Error::NotIndexed("metadata.f".to_owned())), "only once");
+    let resolved = store.resolve(name("indexes")).await.expect("there");
+    assert_eq!(resolved.indexes, Indexes::default(), "and so it stays");
+}
+
+async fn items_come_in_order_of_a_number(store: &dyn VectorStore) {
+    store.create(indexed("ordered", Kind::Float)).await.expect("made");
+    let points = vec![
+        with("b", number(2.5), [1.0; DIMENSION]),
+        with("a", number(-1.0), [1.0; DIMENSION]),
+        with("c", number(2.5), [1.0; DIMENSION]),
+        with("d", number(10.0), [1.0; DIMENSION]),
+        with("x", text("7"), [1.0; DIMENSION]),
+        with("l", Value::Many(vec![Scalar::Number(3.0), Scalar::Number(0.0)]), [1.0; DIMENSION]),
+    ];
+    store.upsert(name("ordered"), points).await.expect("stored");
+    let ordered = async |filter: Filter, descending, limit| {
+        let page = Ordered { filter, field: field("f"), descending, limit };
+        let found = store.ordered(name("ordered"), page).await.expect("an answer").into_iter();
+        found.map(|(record, number)| (record.item.id.to_string(), number)).collect::<Vec<_>>()
+    };
+    let numbers =
+        |found: &[(String, f64)]| found.iter().map(|(_, number)| *number).collect::<Vec<_>>();
+    let all = ordered(Filter::default(), false, 10).await;
+    assert_eq!(numbers(&all), [-1.0, 0.0, 2.5, 2.5, 3.0, 10.0], "the least first");
+    let ids: Vec<_> = all.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!((ids[0], ids[1], ids[4], ids[5]), ("a", "l", "l", "d"), "a list at each element");
+    let all = ordered(Filter::default(), true, 3).await;
+    assert_eq!(numbers(&all), [10.0, 3.0, 2.5], "the greatest first, as many as asked for");
+    let above = Test::Range(Range { gt: Some(2.5), ..Range::default() });
+    let above = ordered(must(field("f"), above), false, 10).await;
+    assert!(above.iter().any(|(id, number)| (id.as_str(), *number) == ("d", 10.0)), "{above:?}");
+    assert!(above.iter().all(|(id, _)| id != "b"), "the filter holds: {above:?}");
+
+    let page = |field| Ordered { filter: Filter::default(), field, descending: false, limit: 1 };
+    let times = store.ordered(name("ordered"), page(Field::CreateTime)).await.expect("built in");
+    assert_eq!(times[0].1, times[0].0.item.create_time.as_microsecond() as f64, "microseconds");
+    let other = store.ordered(name("ordered"), page(field("g"))).await.map(drop);
+    assert_eq!(other, Err(Error::NotIndexed("metadata.g".to_owned())), "no index");
+    let other = store.ordered(name("ordered"), page(Field::Filename)).await.map(drop);
+    assert_eq!(other, Err(Error::NotIndexed("filename".to_owned())), "none of numbers");
+}
+
+async fn values_are_counted(store: &dyn VectorStore) {
+    store.create(indexed("facets", Kind::Keyword)).await.expect("made");
+    let tags = |tags: &[&str]| Value::Many(tags.iter().map(|tag| string(tag)).collect());
+    let points = vec![
+        with("1", tags(&["a", "b"]), [1.0; DIMENSION]),
+        with("2", tags(&["b", "b"]), [1.0; DIMENSION]),
+        with("3", text("c"), [1.0; DIMENSION]),
+        with("4", text("a"), [1.0; DIMENSION]),
+        with("5", number(3.0), [1.0; DIMENSION]),
+    ];
+    store.upsert(name("facets"), points).await.expect("stored");
+    let facet = async |field, filter, limit| {
+        store.facet(name("facets"), Facet { field, filter, limit }).await
+    };
+    let all = facet(field("f"), Filter::default(), 10).await;
+    let expected = vec![(string("a"), 2), (string("b"), 2), (string("c"), 1)];
+    assert_eq!(all, Ok(expected.clone()), "the most frequent first, each item once a value");
+    let two = facet(field("f"), Filter::default(), 2).await;
+    assert_eq!(two, Ok(expected[..2].to_vec()), "as many as asked for");
+    let filter = must(Field::Id, Test::AnyOf(vec![string("3"), string("4")]));
+    let some = facet(field("f"), filter, 10).await;
+    assert_eq!(some, Ok(vec![(string("a"), 1), (string("c"), 1)]), "of those that pass");
+    let widths = facet(Field::Width, Filter::default(), 10).await;
+    assert_eq!(widths, Ok(vec![(Scalar::Number(640.0), 5)]), "numbers can be counted, too");
+    let other = facet(field("g"), Filter::default(), 10).await;
+    assert_eq!(other, Err(Error::NotIndexed("metadata.g".to_owned())), "no index");
+}
+
+async fn hits_are_grouped(store: &dyn VectorStore) {
+    store.create(indexed("groups", Kind::Keyword)).await.expect("made");
+    let points = vec![
+        with("a1", text("a"), [1.0, 0.0, 0.0, 0.0]),
+        with("a2", text("a"), [1.0, 0.3, 0.0, 0.0]),
+        with("a3", text("a"), [1.0, 0.5, 0.0, 0.0]),
+        with("b1", text("b"), [1.0, 0.1, 0.0, 0.0]),
+        with("ab", Value::Many(vec![string("a"), string("b")]), [1.0, 0.2, 0.0, 0.0]),
+        with("c1", text("c"), [0.0, 1.0, 0.0, 0.0]),
+        point("none", [1.0, 0.0, 0.0, 0.0]),
+    ];
+    store.upsert(name("groups"), points).await.expect("stored");
+    let group = async |search, size| {
+        let grouped = Grouped { search, field: field("f"), size };
+        let groups = store.group(name("groups"), grouped).await.expect("an answer").into_iter();
+        let ids = |group: crate::store::Group| {
+            let hits: Vec<_> = group.hits.iter().map(|hit| hit.item.id.to_string()).collect();
+            (group.value, hits.join(" "))
+        };
+        groups.map(ids).collect::<Vec<_>>()
+    };
+    let along = || search([1.0, 0.0, 0.0, 0.0], 10);
+    let expected = [("a", "a1 ab"), ("b", "b1 ab"), ("c", "c1")];
+    let expected = expected.map(|(value, ids)| (string(value), ids.to_owned()));
+    assert_eq!(group(along(), 2).await, expected, "the best of each value");
+    assert_eq!(group(Search { limit: 1, ..along() }, 2).await, expected[..1], "of one value");
+    let above = Search { threshold: Some(0.5), ..along() };
+    assert_eq!(group(above, 2).await, expected[..2], "above a threshold");
+    let filtered = Search { filter: must(Field::Id, Test::Match(string("a3"))), ..along() };
+    assert_eq!(group(filtered, 2).await, [(string("a"), "a3".to_owned())], "filtered");
+}
+
+async fn words_are_ranked(store: &dyn VectorStore) {
+    let word_fields = vec![field("f"), Field::Filename];
+    store.create(NewCollection { word_fields, ..new_collection("words") }).await.expect("made");
+    let target = |text: &str| Target::Words(crate::words::of(text));
+    let words = |text: &str| Search { target: target(text), ..search([1.0; DIMENSION], 10) };
+    assert!(ids(store, "words", words("cat")).await.is_empty(), "nothing yet");
+    let mut points = vec![
+        with("cats", text("a cat, a Cat and a cat"), [1.0; DIMENSION]),
+        with("cat", text("a red cat"), [1.0; DIMENSION]),
+        with("dog", text("a red dog"), [1.0; DIMENSION]),
+        with(
+            "long",
+            text("a dog that sits on a wall, and far away from it and the dog a cat"),
+            [1.0; DIMENSION],
+        ),
+        point("file", [1.0; DIMENSION]),
+    ];
+    points[4].item.filename = "zebra".to_owned();
+    store.upsert(name("words"), points).await.expect("stored");
+    let found = ids(store, "words", words("CAT")).await;
+    assert_eq!(found, ["cats", "cat", "long"], "more of it first, among more words last");
+    let found = ids(store, "words", words("red cat")).await;
+    assert_eq!(found[0], "cat", "both words: {found:?}");
+    assert_eq!(found.len(), 4, "any of the words: {found:?}");
+    assert_eq!(ids(store, "words", words("zebra")).await, ["file"], "of every field");
+    assert!(ids(store, "words", words("unicorn")).await.is_empty(), "nobody has it");
+    let filter = must(Field::Id, Test::Match(string("long")));
+    let filtered = Search { filter, ..words("cat") };
+    assert_eq!(ids(store, "words", filtered).await, ["long"], "filtered");
+    for (id, score) in hits(store, "words", words("cat")).await {
+        assert!(score > 0.0 && score < 10.0, "`{id}` scores {score}");
+    }
+    store.delete(name("words"), vec![id("cats")]).await.expect("deleted");
+    assert_eq!(ids(store, "words", words("cat")).await, ["cat", "long"], "deleted");
+}
+
+async fn searches_are_answered_in_batches(store: &dyn VectorStore) {
+    store.create(new_collection("batch")).await.expect("made");
+    let points = vec![point("x", [1.0, 0.0, 0.0, 0.0]), point("y", [0.0, 1.0, 0.0, 0.0])];
+    store.upsert(name("batch"), points).await.expect("stored");
+    let searches = vec![
+        search([1.0, 0.1, 0.0, 0.0], 1),
+        Search {
+            filter: must(Field::Id, Test::Match(string("x"))),
+            ..search([0.0, 1.0, 0.0, 0.0], 5)
+        },
+        Search { exact: true, ..search([0.1, 1.0, 0.0, 0.0], 2) },
+        Search { effort: Some(10), threshold: Some(0.9), ..search([0.0, 0.0, 1.0, 0.0], 2) },
+    ];
+    let answers = store.search(name("batch"), searches).await.expect("an answer").into_iter();
+    let ids = |hits: Vec<crate::store::Hit>| -> Vec<String> {
+        hits.into_iter().map(|hit| hit.item.id.to_string()).collect()
+    };
+    let answers: Vec<_> = answers.map(ids).collect();
+    assert_eq!(answers, [vec!["x"], vec!["x"], vec!["y", "x"], vec![]], "each by itself");
+    let none = store.search(name("batch"), vec![]).await;
+    assert_eq!(none, Ok(vec![]), "no search, no answer");
+}
+
+async fn vectors_come_along_if_asked_for(store: &dyn VectorStore) {
+    store.create(new_collection("vectors")).await.expect("made");
+    let stored = point("x", [1.0, 2.0, 3.0, 4.0]);
+    store.upsert(name("vectors"), vec![stored.clone()]).await.expect("stored");
+    let get = async |vectors| {
+        let records = store.get(name("vectors"), vec![id("y"), id("x")], vectors).await;
+        records.expect("an answer").pop().expect("there").vector
+    };
+    assert_eq!(get(false).await, None, "not asked for");
+    let vector = get(true).await.expect("asked for");
+    assert!(vector.dot(&stored.vector) > 0.999_999, "its vector");
+    let searches =
+        vec![Search { vectors: true, ..search([1.0; DIMENSION], 1) }, search([1.0; DIMENSION], 1)];
+    let answers = store.search(name("vectors"), searches).await.expect("an answer");
+    let vector = answers[0][0].vector.clone().expect("asked for");
+    assert!(vector.dot(&stored.vector) > 0.999_999, "a hit's vector");
+    assert_eq!(answers[1][0].vector, None, "not asked for");
+}
+
+async fn the_graph_can_be_changed(store: &dyn VectorStore) {
+    store.create(new_collection("graph")).await.expect("made");
+    store.upsert(name("graph"), vec![point("x", [1.0; DIMENSION])]).await.expect("stored");
+    let index = VectorIndex { links: 24, build_effort: 80, quantization: Quantization::Scalar };
+    let changed = store.set_vector_index(name("graph"), index).await.expect("changed");
+    assert_eq!(changed.vector_index, index, "as asked for");
+    let resolved = store.resolve(name("graph")).await.expect("there");
+    assert_eq!(resolved.vector_index, index, "and so it stays");
+    assert_eq!(ids(store, "graph", search([1.0; DIMENSION], 5)).await, ["x"], "it is still found");
+    let status = store.status(name("graph")).await.expect("an answer");
+    assert!(status.unindexed <= 1, "one item: {status:?}");
+    assert_ne!(status.state, IndexState::Failed, "{status:?}");
+}
