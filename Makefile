@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.deps/rust:$(PATH)
 TARGET = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test up fmt lint check-deps bench-embedder bench-gpu soak
+.PHONY: help setup build demo test up fmt lint check-deps bench-embedder bench-gpu bench-search soak
 
 # The profile that everything else is built with, so that nothing is compiled twice.
 BENCH = cargo bench --workspace --locked --profile dev --bench
@@ -44,6 +44,9 @@ bench-gpu: build ## Measure the embedder on a GPU, next to PyTorch.
 	  --batches 1,2,4,8,16,32,64,128,256 --python $(TORCH_PYTHON)
 	@$(BENCH) embedder -- serve --device $(DEVICE) --callers 256 --set BATCH__MAX_SIZE=256 \
 	  --batches 1,16,64,256
+
+bench-search: build ## Measure search at scale: recall, latency, filters, writing, caches (N=100000).
+	@$(BENCH) search -- --vectors $(or $(N),100000) $(if $(QDRANT_URL),--qdrant-url $(QDRANT_URL))
 
 soak: build ## Watch the embedder's memory over 100,000 requests, good and bad.
 	@$(BENCH) embedder -- soak

@@ -57,6 +57,7 @@ pub struct Builder {
     settings: Vec<(Service, String, String)>,
     environment: Vec<(String, String)>,
     model: Option<String>,
+    data: Option<PathBuf>,
 }
 
 /// A sandbox that the tests of one file share; it starts with the first of them.
@@ -94,6 +95,7 @@ impl Sandbox {
             settings: Vec::new(),
             environment: Vec::new(),
             model: None,
+            data: None,
         }
     }
 
@@ -253,6 +255,12 @@ impl Builder {
         self
     }
 
+    /// Keeps data in a folder of the caller's, which stays.
+    pub fn data(mut self, folder: PathBuf) -> Self {
+        self.data = Some(folder);
+        self
+    }
+
     /// Starts the processes, each once those that it calls can answer.
     ///
     /// # Errors
@@ -262,12 +270,16 @@ impl Builder {
             Some(model) => model.into(),
             None => model_of(DEFAULT_SEED).await?.into(),
         };
+        let data = match self.data {
+            Some(folder) => folder,
+            None => scratch::folder("data")?,
+        };
         let plan = Plan {
             layout: self.layout,
             settings: self.settings,
             environment: self.environment,
             model,
-            data: scratch::folder("data")?,
+            data,
         };
         let mut sandbox = Sandbox { plan, processes: BTreeMap::new(), addresses: BTreeMap::new() };
         for &service in self.layout.services() {

@@ -1,0 +1,122 @@
+//! What gateway and search add to the store, over real sockets and between real processes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clipmesh_e2e::clients::{Clients, query, vector};
+use clipmesh_e2e::{Sandbox, Service};
+use clipmesh_proto::search::v1;
+use futures::StreamExt as _;
+use tokio::time::Instant;
+
+use crate::load::{self, Latencies};
+use crate::report::{line, ms};
+use crate::store::{COLLECTION, Subject};
+
+const WARM_UP: Duration = Duration::from_secs(1);
+/// Items that are indexed through the service.
+const INDEXED: usize = 20_000;
+
+pub(crate) async fn measure(
+    folder: &Path,
+    qdrant_url: Option<&str>,
+    subject: &Subject,
+    duration: Duration,
+) -> anyhow::Result<()> {
+    let mut builder = Sandbox::builder()
+        .data(folder.to_owned())
+        // What the caches give is measured elsewhere.
+        .setting(Service::Search, "cache.kind", "off");
+    if let Some(url) = qdrant_url {
+        builder = builder
+            .setting(Service::Search, "store.kind", "qdrant")
+            .setting(Service::Search, "store.qdrant.url", url);
+    }
+    let sandbox = builder.start().await?;
+    let clients = sandbox.clients()?;
+    load::run(1, WARM_UP, asking(clients.clone(), subject)).await?;
+    over_store(clients.clone(), subject, duration).await?;
+    for callers in [8, 64] {
+        let through = load::run(callers, duration, asking(clients.clone(), subject)).await?;
+        through.print(&format!("{callers} callers through the gateway"));
+    }
+    index_rate(clients, subject).await
+}
+
+/// One caller: the whole call, and the store's part of the same calls.
+async fn over_store(
+    mut clients: Clients,
+    subject: &Subject,
+    duration: Duration,
+) -> anyhow::Result<()> {
+    let (mut whole, mut store) = (Vec::new(), Vec::new());
+    let start = Instant::now();
+    while start.elapsed() < duration {
+        let number = whole.len() % subject.queries.len();
+        let request = request(subject, number);
+        let asked = Instant::now();
+        let answer = clients.search.search(request).await?.into_inner();
+        whole.push(asked.elapsed());
+        let timing = answer.timing.unwrap_or_default();
+        store.push(Duration::from_secs_f64(timing.store_ms / 1e3));
+    }
+    let took = start.elapsed();
+    let (whole, store) = (Latencies::of(whole, took), Latencies::of(store, took));
+    whole.print("one caller through the gateway");
+    let added = (ms(whole.p50()) - ms(store.p50())) * 1e3;
+    let store = ms(store.p50());
+    line(format_args!(
+        "service_over_store={added:.0} (µs at the median, beyond the store's own {store:.2} ms; \
+         goal: under 1000)"
+    ));
+    Ok(())
+}
+
+/// Ready vectors through the stream, each acknowledged once it is durable.
+async fn index_rate(mut clients: Clients, subject: &Subject) -> anyhow::Result<()> {
+    let collection = clients.create_collection("stream").await?;
+    let dimension = usize::try_from(collection.dimension)?;
+    let queries = Arc::clone(&subject.queries);
+    let requests = (0..INDEXED).map(move |number| {
+        let values = queries[number % queries.len()].values();
+        // The model that runs makes vectors of another length.
+        let values: Vec<_> = (0..dimension).map(|i| values[i % values.len()]).collect();
+        let vector = v1::VectorQuery { values, ..v1::VectorQuery::default() };
+        let id = number.to_string();
+        let item = v1::NewItem { id, vector: Some(vector), ..v1::NewItem::default() };
+        let collection = "stream".to_owned();
+        v1::IndexItemsRequest { collection, key: number as u64, item: Some(item) }
+    });
+    let start = Instant::now();
+    let mut answers = clients.index_stream(futures::stream::iter(requests)).await?;
+    let mut acknowledged = 0;
+    while let Some(answer) = answers.next().await {
+        clipmesh_e2e::clients::acknowledged(answer?).1?;
+        acknowledged += 1;
+    }
+    anyhow::ensure!(acknowledged == INDEXED, "{acknowledged} of {INDEXED} were acknowledged");
+    let rate = INDEXED as f64 / start.elapsed().as_secs_f64();
+    line(format_args!("index_rate={rate:.0} (durable items a second, {dimension} floats, one stream)"));
+    Ok(())
+}
+
+fn asking(
+    clients: Clients,
+    subject: &Subject,
+) -> impl Fn(usize) -> futures::future::BoxFuture<'static, anyhow::Result<()>> + Clone + Send + 'static
+{
+    let queries = Arc::clone(&subject.queries);
+    move |number| {
+        let mut clients = clients.clone();
+        let values = queries[number % queries.len()].values().to_vec();
+        Box::pin(async move {
+            clients.search.search(query(COLLECTION, vector(values))).await?;
+            Ok(())
+        })
+    }
+}
+
+fn request(subject: &Subject, number: usize) -> v1::SearchRequest {
+    query(COLLECTION, vector(subject.queries[number].values().to_vec()))
+}
