@@ -16,12 +16,12 @@ use crate::blobs::{self, Blobs};
 use crate::cache::memory::Memory;
 use crate::cache::{Embeddings, Results};
 use crate::collections::Collections;
-use crate::config::Config;
+use crate::config::{Config, StoreKind};
 use crate::embedder::Embedder;
 use crate::items::Items;
 use crate::query::Searches;
 use crate::service;
-use crate::store::exact::Exact;
+use crate::store::edge::Edge;
 use crate::store::{self, VectorStore};
 use crate::thumbnail::Thumbnailer;
 use crate::vectors::Vectors;
@@ -68,7 +68,12 @@ impl App {
     pub async fn build(config: Config, listener: TcpListener) -> Result<Self, Error> {
         let local_addr = listener.local_addr()?;
         let embedder = Arc::new(Embedder::new(&config.embedder)?);
-        let store: Arc<dyn VectorStore> = Arc::new(Exact::default());
+        let store: Arc<dyn VectorStore> = match config.store.kind {
+            StoreKind::Edge => {
+                let root = config.data_dir.join("collections");
+                Arc::new(Edge::open(root, config.store.edge.clone()).await?)
+            }
+        };
         let blobs = Blobs::in_folder(&config.data_dir.join("thumbnails"))?;
         let uids: Vec<_> = store.collections().await?.into_iter().map(|one| one.uid).collect();
         blobs.retain(&uids).await?;

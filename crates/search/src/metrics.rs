@@ -3,10 +3,13 @@
 //! Labels are closed sets: operations of the store, caches, outcomes of indexing. Durations use
 //! the buckets that all services share.
 
-use metrics::{counter, histogram};
+use metrics::{counter, gauge, histogram};
 use tokio::time::Instant;
 
 const STORE_SECONDS: &str = "clipmesh_search_store_operation_seconds";
+const STORE_WAITING: &str = "clipmesh_search_store_waiting_calls";
+const STORE_WAIT_SECONDS: &str = "clipmesh_search_store_wait_seconds";
+const STORE_TURNED_AWAY: &str = "clipmesh_search_store_turned_away_total";
 const STORE_UPKEEP_FAILURES: &str = "clipmesh_search_store_upkeep_failures_total";
 const CACHE_LOOKUPS: &str = "clipmesh_search_cache_lookups_total";
 const CACHE_UNREADABLE: &str = "clipmesh_search_cache_unreadable_total";
@@ -32,6 +35,37 @@ impl StoreTimer {
         histogram!(STORE_SECONDS, "operation" => self.operation, "outcome" => outcome)
             .record(self.start.elapsed());
     }
+}
+
+/// Measures a wait in line for the store, until it is stopped or given up. `gate` is `read` or
+/// `write`.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct StoreWait {
+    gate: &'static str,
+    start: Instant,
+}
+
+impl StoreWait {
+    pub(crate) fn start(gate: &'static str) -> Self {
+        gauge!(STORE_WAITING, "gate" => gate).increment(1.0);
+        Self { gate, start: Instant::now() }
+    }
+
+    pub(crate) fn stop(self) {
+        histogram!(STORE_WAIT_SECONDS, "gate" => self.gate).record(self.start.elapsed());
+    }
+}
+
+impl Drop for StoreWait {
+    fn drop(&mut self) {
+        gauge!(STORE_WAITING, "gate" => self.gate).decrement(1.0);
+    }
+}
+
+/// The line before a gate was full. `gate` is `read` or `write`.
+pub(crate) fn store_turned_away(gate: &'static str) {
+    counter!(STORE_TURNED_AWAY, "gate" => gate).increment(1);
 }
 
 /// `task` is `flush` or `optimize`.

@@ -1,6 +1,6 @@
 //! Settings of the embedded store.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,10 @@ pub struct Config {
     /// makes a start after a crash slower, by about 0.2 ms per write. Default: 2 s.
     #[serde(with = "humantime_serde")]
     pub flush_interval: Duration,
+    /// After how many changed points they are brought onto the disk, before `flush_interval` is
+    /// over. Bounds what a start after a crash has to take in again, at about 0.2 ms each.
+    /// Default: 10000.
+    pub flush_after: NonZeroU64,
     /// How many points may be searched one by one before a graph is built for them. Lower makes
     /// searches during bulk indexing faster, and builds more often. Default: 10000.
     pub optimize_after: NonZeroUsize,
@@ -32,6 +36,9 @@ pub struct Config {
     /// Calls into the engine that run at once, for reads and for writes each, and threads of one
     /// search. Default: the number of CPUs, at most 8.
     pub threads: NonZeroUsize,
+    /// Calls that may wait for one of these, for reads and for writes each; the next one is
+    /// refused. Choose what is served within the callers' deadlines. Default: 1024.
+    pub max_waiting: usize,
 }
 
 impl Default for Config {
@@ -41,10 +48,12 @@ impl Default for Config {
         Self {
             sync_writes: false,
             flush_interval: Duration::from_secs(2),
+            flush_after: NonZeroU64::new(10_000).unwrap_or(NonZeroU64::MIN),
             optimize_after: positive(10_000),
             full_scan_points: positive(50_000),
             search_effort: positive(256),
             threads: positive(threads),
+            max_waiting: 1024,
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ROOT/lock                       held by the one process that uses ROOT
+//! ROOT/aliases.json               other names of collections
 //! ROOT/NAME.UID/collection.json   written last when a collection is made, removed first when it
 //!                                 goes: a folder without it is no collection
 //! ROOT/NAME.UID/shard/            the engine's
@@ -10,44 +11,26 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clipmesh_proto::ids::{CollectionName, Fingerprint};
-use serde::{Deserialize, Serialize};
+use clipmesh_proto::ids::CollectionName;
 use uuid::Uuid;
 
-use crate::store::{Collection, Distance, Error};
+use super::record::Record;
+use crate::store::Collection;
 
 const RECORD_FILE: &str = "collection.json";
 const LOCK_FILE: &str = "lock";
-/// Raised when the record's fields change their meaning.
-const RECORD_VERSION: u32 = 1;
-/// Room for the writes between two openings.
-const GENERATIONS_PER_OPENING: u64 = 1 << 32;
+/// The unit of `st_blocks`, whatever the file system's own (POSIX, sys/stat.h).
+const BYTES_PER_BLOCK: u64 = 512;
 
 /// The folder of one collection. While doomed, it is removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
     doomed: AtomicBool,
-}
-
-/// What is known of a collection beside its points.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Record {
-    version: u32,
-    name: String,
-    uid: String,
-    fingerprint: String,
-    model_name: String,
-    dimension: usize,
-    distance: Distance,
-    /// In the notation of RFC 3339.
-    create_time: String,
-    /// How often it was opened; the upper half of its generations.
-    openings: u64,
 }
 
 // === impl Folder ===
@@ -93,6 +76,15 @@ impl Folder {
     pub(super) fn spare(&self) {
         self.doomed.store(false, Ordering::Release);
     }
+
+    pub(super) fn is_doomed(&self) -> bool {
+        self.doomed.load(Ordering::Acquire)
+    }
+
+    /// What its files take on the disk; files that come and go meanwhile count as they are met.
+    pub(super) fn disk_bytes(&self) -> io::Result<u64> {
+        disk_bytes(&self.path)
+    }
 }
 
 impl Drop for Folder {
@@ -107,50 +99,6 @@ impl Drop for Folder {
             let path = self.path.display();
             tracing::warn!(%path, %error, "a removed collection's folder is left behind");
         }
-    }
-}
-
-// === impl Record ===
-
-impl Record {
-    pub(super) fn new(collection: &Collection) -> Self {
-        Self {
-            version: RECORD_VERSION,
-            name: collection.name.to_string(),
-            uid: collection.uid.clone(),
-            fingerprint: collection.fingerprint.to_string(),
-            model_name: collection.model_name.clone(),
-            dimension: collection.dimension,
-            distance: collection.distance,
-            create_time: collection.create_time.to_string(),
-            openings: 0,
-        }
-    }
-
-    /// The record after one more opening, whose generations lie above all earlier ones.
-    pub(super) fn opened(self) -> Self {
-        Self { openings: self.openings + 1, ..self }
-    }
-
-    /// # Errors
-    /// What is wrong with a record that was edited by hand.
-    pub(super) fn collection(&self) -> Result<Collection, Error> {
-        let create_time = self.create_time.parse();
-        Ok(Collection {
-            name: CollectionName::try_from(self.name.clone()).map_err(|_| self.unusable("name"))?,
-            uid: self.uid.clone(),
-            fingerprint: Fingerprint::try_from(self.fingerprint.clone())
-                .map_err(|_| self.unusable("fingerprint"))?,
-            model_name: self.model_name.clone(),
-            dimension: self.dimension,
-            distance: self.distance,
-            create_time: create_time.map_err(|_| self.unusable("create_time"))?,
-            generation: self.openings * GENERATIONS_PER_OPENING,
-        })
-    }
-
-    fn unusable(&self, key: &str) -> Error {
-        Error::Failed(format!("the record of `{}` has no usable `{key}`", self.name))
     }
 }
 
@@ -180,7 +128,7 @@ pub(super) fn scan(root: &Path) -> io::Result<Vec<Record>> {
         }
         match fs::read(path.join(RECORD_FILE)) {
             Ok(json) => {
-                let record = parse(&path, &json)?;
+                let record = Record::parse(&path.join(RECORD_FILE), &json)?;
                 if let Some((other, _)) = found.get(&record.name) {
                     return Err(ambiguous(&record.name, [other, &path]));
                 }
@@ -213,26 +161,36 @@ fn is_ours(path: &Path) -> bool {
     })
 }
 
-fn parse(path: &Path, json: &[u8]) -> io::Result<Record> {
-    let refuse = |why: String| {
-        let message = format!("`{}` can't be used: {why}", path.join(RECORD_FILE).display());
-        io::Error::new(io::ErrorKind::InvalidData, message)
-    };
-    let record: Record = serde_json::from_slice(json).map_err(|error| refuse(error.to_string()))?;
-    if record.version != RECORD_VERSION {
-        return Err(refuse(format!("it is of version {}", record.version)));
-    }
-    Ok(record)
-}
-
 /// Writes a file that is, after a crash at any moment, as it was before or as it is to be.
-fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("tmp");
     let mut file = File::create(&draft)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
     path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Blocks that are taken, not lengths: the engine's files are sparse.
+fn disk_bytes(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        bytes += match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => or_gone(disk_bytes(&entry.path()))?,
+            Ok(metadata) => metadata.blocks() * BYTES_PER_BLOCK,
+            Err(error) => or_gone(Err(error))?,
+        };
+    }
+    Ok(bytes)
+}
+
+/// What went while it was looked for takes no space.
+fn or_gone(bytes: io::Result<u64>) -> io::Result<u64> {
+    match bytes {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Ok(_) | Err(_) => bytes,
+    }
 }
 
 /// What is not there need not be removed.

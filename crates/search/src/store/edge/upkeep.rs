@@ -1,50 +1,67 @@
-//! What the engine leaves to its host: flushes by the clock, and graphs for what has come in.
+//! What the engine leaves to its host: flushes by the clock and by the number of writes, and
+//! graphs for what has come in.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{Entry, Inner};
+use super::catalogue::Catalogue;
+use super::shard::Shard;
 use crate::metrics;
 
+/// What may be asked of the upkeep out of turn.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    flush: Notify,
+}
+
+// === impl Signals ===
+
+impl Signals {
+    /// Asks for a round now.
+    pub(super) fn flush(&self) {
+        self.flush.notify_one();
+    }
+}
+
 /// Goes round all collections until stopped.
-pub(super) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
-    let mut ticks = interval(inner.config.flush_interval);
+pub(super) async fn run(catalogue: Arc<Catalogue>, signals: Arc<Signals>, stop: CancellationToken) {
+    let mut ticks = interval(catalogue.config().flush_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let is_optimizing = Arc::new(AtomicBool::new(false));
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
+            () = signals.flush.notified() => {}
         }
-        let inner = Arc::clone(&inner);
+        let catalogue = Arc::clone(&catalogue);
         let is_optimizing = Arc::clone(&is_optimizing);
-        let round = move || go_round(&inner, &is_optimizing);
+        let round = move || go_round(&catalogue, &is_optimizing);
         if tokio::task::spawn_blocking(round).await.is_err() {
             tracing::error!("a round of the store's upkeep panicked");
         }
     }
 }
 
-fn go_round(inner: &Inner, is_optimizing: &Arc<AtomicBool>) {
-    for entry in inner.entries() {
-        let name = &entry.collection.name;
-        if let Err(error) = entry.shard.flush() {
+fn go_round(catalogue: &Catalogue, is_optimizing: &Arc<AtomicBool>) {
+    let shards = catalogue.shards();
+    for shard in shards.iter().filter(|shard| shard.unflushed() > 0) {
+        if let Err(error) = shard.flush() {
             metrics::store_upkeep_failed("flush");
+            let name = shard.describe().name;
             tracing::warn!(collection = %name, %error, "bring a collection onto the disk");
         }
-        match entry.shard.wants_optimizing(inner.config.optimize_after) {
-            Ok(true) => {
-                if let Some(turn) = Turn::take(is_optimizing) {
-                    optimize(entry, turn);
-                }
-            }
-            Ok(false) => {}
-            Err(error) => tracing::warn!(collection = %name, %error, "look at a collection"),
-        }
+    }
+    let unoptimized: Vec<_> = shards.into_iter().filter(|shard| shard.wants_optimizing()).collect();
+    if !unoptimized.is_empty()
+        && let Some(turn) = Turn::take(is_optimizing)
+    {
+        optimize(unoptimized, turn);
     }
 }
 
@@ -67,16 +84,18 @@ impl Drop for Turn {
 
 /// Builds graphs on a thread that nobody waits for: it may take minutes and can't be stopped, and
 /// the end of the process may come in between without harm.
-fn optimize(entry: Arc<Entry>, turn: Turn) {
+fn optimize(shards: Vec<Arc<Shard>>, turn: Turn) {
     let work = move || {
         let _turn = turn;
-        let name = &entry.collection.name;
-        tracing::info!(collection = %name, "building the search graph");
-        match entry.shard.optimize() {
-            Ok(()) => tracing::info!(collection = %name, "the search graph is built"),
-            Err(error) => {
-                metrics::store_upkeep_failed("optimize");
-                tracing::warn!(collection = %name, %error, "build the search graph");
+        for shard in shards {
+            let name = shard.describe().name;
+            match shard.optimize() {
+                Ok(true) => tracing::info!(collection = %name, "the search graph is built"),
+                Ok(false) => {}
+                Err(error) => {
+                    metrics::store_upkeep_failed("optimize");
+                    tracing::warn!(collection = %name, %error, "build the search graph");
+                }
             }
         }
     };
