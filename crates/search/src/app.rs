@@ -16,7 +16,7 @@ use crate::blobs::{self, Blobs};
 use crate::cache::memory::Memory;
 use crate::cache::{Embeddings, Results};
 use crate::collections::Collections;
-use crate::config::Config;
+use crate::config::{Config, StoreKind};
 use crate::embedder::Embedder;
 use crate::items::Items;
 use crate::query::Searches;
@@ -69,9 +69,13 @@ impl App {
         let local_addr = listener.local_addr()?;
         let embedder = Arc::new(Embedder::new(&config.embedder)?);
         let store: Arc<dyn VectorStore> = Arc::new(Exact::default());
-        let blobs = Blobs::in_folder(&config.data_dir.join("thumbnails"))?;
-        let uids: Vec<_> = store.collections().await?.into_iter().map(|one| one.uid).collect();
-        blobs.retain(&uids).await?;
+        let blobs = Blobs::open(&config.blobs, &config.data_dir.join("thumbnails"))?;
+        // Only what nobody else can have made: other places may be shared with services whose
+        // collections are not known here.
+        if config.store.kind == StoreKind::Edge && config.blobs.url.is_none() {
+            let uids: Vec<_> = store.collections().await?.into_iter().map(|one| one.uid).collect();
+            blobs.retain(&uids).await?;
+        }
 
         let parts = Parts { store: Arc::clone(&store), blobs, embedder };
         let (server, changes) = serve(&config, &parts);
