@@ -180,6 +180,23 @@ pub fn precondition(
     Status::with_error_details(Code::FailedPrecondition, message, details)
 }
 
+/// `ABORTED`: somebody else was faster. The caller may read again what there is now, and decide
+/// anew. `reason` and `metadata` are those of the `ErrorInfo`.
+pub fn aborted(
+    message: impl Into<String>,
+    reason: &str,
+    metadata: impl IntoIterator<Item = (String, String)>,
+) -> Status {
+    let metadata: HashMap<_, _> = metadata.into_iter().collect();
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+    Status::with_error_details(Code::Aborted, message, details)
+}
+
+/// The `reason` of an error's `ErrorInfo`, if it has one.
+pub fn reason(status: &Status) -> Option<String> {
+    Some(status.get_error_details().error_info()?.reason.clone())
+}
+
 /// How long the callee asks to be left alone.
 pub fn retry_after(status: &Status) -> Option<Duration> {
     status.get_error_details().retry_info()?.retry_delay
@@ -228,6 +245,15 @@ mod tests {
         for reason in Reason::ALL {
             assert_eq!(Reason::parse(reason.as_str()), Some(reason), "`{reason}` is read back");
         }
+    }
+
+    #[test]
+    fn a_conflict_says_what_it_is_about() {
+        let metadata = [("id".to_owned(), "a".to_owned())];
+        let status = from_rpc(&to_rpc(&aborted("changed", "ETAG_MISMATCH", metadata)));
+        assert_eq!(status.code(), Code::Aborted, "to be decided anew, not to be repeated");
+        assert_eq!(reason(&status).as_deref(), Some("ETAG_MISMATCH"), "for a program");
+        assert_eq!(reason(&Status::aborted("changed")), None, "no details");
     }
 
     #[test]

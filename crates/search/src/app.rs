@@ -74,9 +74,13 @@ impl App {
                 Arc::new(Edge::open(root, config.store.edge.clone()).await?)
             }
         };
-        let blobs = Blobs::in_folder(&config.data_dir.join("thumbnails"))?;
-        let uids: Vec<_> = store.collections().await?.into_iter().map(|one| one.uid).collect();
-        blobs.retain(&uids).await?;
+        let blobs = Blobs::open(&config.blobs, &config.data_dir.join("thumbnails"))?;
+        // Only what nobody else can have made: other places may be shared with services whose
+        // collections are not known here.
+        if config.store.kind == StoreKind::Edge && config.blobs.url.is_none() {
+            let uids: Vec<_> = store.collections().await?.into_iter().map(|one| one.uid).collect();
+            blobs.retain(&uids).await?;
+        }
 
         let parts = Parts { store: Arc::clone(&store), blobs, embedder };
         let (server, changes) = serve(&config, &parts);

@@ -1,26 +1,59 @@
-//! Thumbnails in an object store: one small file per item, and the only place that knows the
+//! Small pictures and the files of items in an object store, and the only place that knows the
 //! store's library.
 //!
 //! ```text
-//! COLLECTION_UID/ITEM[..2]/ITEM-CONTENT.jpg      hashes of the item's id and of its picture
+//! COLLECTION_UID/ITEM[..2]/ITEM-CONTENT.jpg      a small picture
+//! COLLECTION_UID/ITEM[..2]/ITEM-CONTENT.file     the file as it came
+//!                          └ hashes of the item's id and of its picture
 //! ```
 //!
-//! The name holds the picture's hash, so that replacing an item writes a new file beside the old
-//! one: a crash in between leaves each stored item with the file that belongs to it, and at worst
-//! a file too many.
+//! The names hold the picture's hash, so that replacing an item writes new files beside the old
+//! ones: a crash in between leaves each stored item with the files that belong to it, and at worst
+//! files too many.
+
+mod open;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clipmesh_proto::ids::{ContentHash, ItemId};
-use futures::{StreamExt as _, TryStreamExt as _};
-use object_store::local::LocalFileSystem;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::path::Path as Location;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
+use serde::{Deserialize, Serialize};
 
 /// A collection's uid is a UUID without dashes.
 const UID_DIGITS: usize = 32;
+
+/// Settings of the object store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where files are kept: `file:///FOLDER`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or
+    /// `az://CONTAINER/PREFIX`. Credentials, region and end point come from the environment, as in
+    /// `AWS_ACCESS_KEY_ID`, `GOOGLE_SERVICE_ACCOUNT` and `AZURE_STORAGE_ACCOUNT_NAME`. Replicas of
+    /// the service need one that all of them reach. Default: the folder `thumbnails` in
+    /// `data_dir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Whether to keep the image files as well as small pictures of them, for `GetOriginal`. They
+    /// take the room that they have anyway; files of items that were stored before are not there.
+    /// Default: false.
+    pub keep_originals: bool,
+    /// Whether a file in a folder waits for the disk before its item is acknowledged. Choose the
+    /// same as for `store.edge.sync_writes`. Other places keep what they acknowledge. Default:
+    /// false.
+    pub sync_writes: bool,
+    /// How long one attempt at a call may take. Long enough for the largest file on the slowest
+    /// line. Default: 10 s.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// How long to repeat a call that failed. Zero: not at all. Default: 20 s.
+    #[serde(with = "humantime_serde")]
+    pub retry_timeout: Duration,
+}
 
 /// Why the object store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +68,10 @@ pub(crate) enum Error {
 #[derive(Clone, Debug)]
 pub(crate) struct Blobs {
     store: Arc<dyn ObjectStore>,
+    keep_originals: bool,
 }
 
-/// Which file: an item in a collection, and the picture it holds.
+/// Which files: those of an item in a collection, and of the picture it holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Name<'a> {
     /// Of the collection.
@@ -46,53 +80,91 @@ pub(crate) struct Name<'a> {
     pub(crate) content_hash: &'a ContentHash,
 }
 
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum File {
+    /// A small JPEG.
+    Thumbnail,
+    /// The bytes that the item was made of.
+    Original,
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: None,
+            keep_originals: false,
+            sync_writes: false,
+            timeout: Duration::from_secs(10),
+            retry_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if let Some(fault) = self.url.as_deref().and_then(open::fault) {
+            faults.push(format!("`blobs.url` {fault}"));
+        }
+        if self.timeout.is_zero() {
+            faults.push("`blobs.timeout` must be longer than zero".to_owned());
+        }
+        faults
+    }
+}
+
+// === impl Blobs ===
+
 impl Blobs {
-    /// Keeps files in a folder, which is made if it is not there.
-    pub(crate) fn in_folder(path: &Path) -> Result<Self, Error> {
-        std::fs::create_dir_all(path)
-            .map_err(|source| Error::Folder { path: path.to_owned(), source })?;
-        let store = LocalFileSystem::new_with_prefix(path)?.with_automatic_cleanup(true);
-        Ok(Self { store: Arc::new(store) })
+    /// Opens the place of the settings, or else a folder, which is made if it is not there.
+    pub(crate) fn open(config: &Config, folder: &Path) -> Result<Self, Error> {
+        let store = match &config.url {
+            Some(url) => open::url(url, config)?,
+            None => open::folder(folder, config.sync_writes)?,
+        };
+        Ok(Self { store, keep_originals: config.keep_originals })
+    }
+
+    /// Whether the files that items are made of are wanted.
+    pub(crate) fn keeps_originals(&self) -> bool {
+        self.keep_originals
     }
 
     /// Writes a file whole or not at all.
-    pub(crate) async fn put(&self, name: &Name<'_>, bytes: Bytes) -> Result<(), Error> {
-        self.store.put(&name.location(), PutPayload::from_bytes(bytes)).await?;
+    pub(crate) async fn put(&self, name: &Name<'_>, file: File, bytes: Bytes) -> Result<(), Error> {
+        self.store.put(&name.location(file), PutPayload::from_bytes(bytes)).await?;
         Ok(())
     }
 
-    pub(crate) async fn get(&self, name: &Name<'_>) -> Result<Option<Bytes>, Error> {
-        match self.store.get(&name.location()).await {
+    pub(crate) async fn get(&self, name: &Name<'_>, file: File) -> Result<Option<Bytes>, Error> {
+        match self.store.get(&name.location(file)).await {
             Ok(found) => Ok(Some(found.bytes().await?)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Removes a file; one that is not there is as good as removed.
-    pub(crate) async fn delete(&self, name: &Name<'_>) -> Result<(), Error> {
-        match self.store.delete(&name.location()).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+    /// Removes all files of some items; one that is not there is as good as removed.
+    pub(crate) async fn delete(&self, names: &[Name<'_>]) -> Result<(), Error> {
+        let files =
+            |name: &Name<'_>| [File::Thumbnail, File::Original].map(|file| name.location(file));
+        // Also where originals are not kept: they may have been before.
+        let locations: Vec<_> = names.iter().flat_map(files).map(Ok).collect();
+        self.delete_stream(stream::iter(locations).boxed()).await
     }
 
     /// Removes all files of a collection.
     pub(crate) async fn delete_collection(&self, uid: &str) -> Result<(), Error> {
         let prefix = Location::from(uid);
         let locations = self.store.list(Some(&prefix)).map_ok(|meta| meta.location).boxed();
-        let mut deleted = self.store.delete_stream(locations);
-        while let Some(outcome) = deleted.next().await {
-            match outcome {
-                // Someone else was faster.
-                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        self.delete_stream(locations).await
     }
 
-    /// Removes the files of collections that are not among these: what a crash left behind.
+    /// Removes the files of collections that are not among these: what a crash left behind. Only
+    /// for a place that nobody else writes to: their collections are not known here.
     pub(crate) async fn retain(&self, uids: &[String]) -> Result<(), Error> {
         let folders = self.store.list_with_delimiter(None).await?.common_prefixes;
         for folder in folders {
@@ -100,8 +172,23 @@ impl Blobs {
             // Somebody else's folder is not ours to clear.
             let is_ours = uid.len() == UID_DIGITS && uid.bytes().all(|b| b.is_ascii_hexdigit());
             if is_ours && !uids.iter().any(|known| known == uid) {
-                tracing::info!(uid, "clearing away the thumbnails of a removed collection");
+                tracing::info!(uid, "clearing away the files of a removed collection");
                 self.delete_collection(uid).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete_stream(
+        &self,
+        locations: stream::BoxStream<'static, Result<Location, object_store::Error>>,
+    ) -> Result<(), Error> {
+        let mut deleted = self.store.delete_stream(locations);
+        while let Some(outcome) = deleted.next().await {
+            match outcome {
+                // It was not there, or someone else was faster.
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())
@@ -109,65 +196,16 @@ impl Blobs {
 }
 
 impl Name<'_> {
-    fn location(&self) -> Location {
+    fn location(&self, file: File) -> Location {
         let item = ContentHash::of(self.id.as_str().as_bytes()).to_string();
-        let (uid, folder) = (self.uid, &item[..2]);
-        Location::from(format!("{uid}/{folder}/{item}-{}.jpg", self.content_hash))
+        let (uid, folder, content) = (self.uid, &item[..2], self.content_hash);
+        let ending = match file {
+            File::Thumbnail => "jpg",
+            File::Original => "file",
+        };
+        Location::from(format!("{uid}/{folder}/{item}-{content}.{ending}"))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use tempfile::TempDir;
-
-    use super::*;
-
-    fn id(text: &str) -> ItemId {
-        ItemId::try_from(text.to_owned()).expect("an id")
-    }
-
-    #[tokio::test]
-    async fn files_come_and_go() {
-        let folder = TempDir::new().expect("a temporary folder");
-        let blobs = Blobs::in_folder(&folder.path().join("thumbnails")).expect("usable");
-        // An id that would be a way out of the folder.
-        let (id, hash) = (id("../../a/b"), ContentHash::of(b"picture"));
-        let name = Name { uid: "c1", id: &id, content_hash: &hash };
-        assert_eq!(blobs.get(&name).await.expect("an answer"), None, "nothing yet");
-        blobs.put(&name, Bytes::from_static(b"small")).await.expect("written");
-        let found = blobs.get(&name).await.expect("an answer");
-        assert_eq!(found, Some(Bytes::from_static(b"small")), "there");
-
-        let other = ContentHash::of(b"other picture");
-        let other = Name { content_hash: &other, ..name.clone() };
-        assert_eq!(blobs.get(&other).await.expect("an answer"), None, "of one picture only");
-        blobs.delete(&name).await.expect("deleted");
-        assert_eq!(blobs.get(&name).await.expect("an answer"), None, "gone");
-        blobs.delete(&name).await.expect("deleting twice is no error");
-    }
-
-    #[tokio::test]
-    async fn a_collection_goes_as_a_whole() {
-        let folder = TempDir::new().expect("a temporary folder");
-        let blobs = Blobs::in_folder(folder.path()).expect("usable");
-        let hash = ContentHash::of(b"picture");
-        let ids = ["a", "b", "c"].map(id);
-        let uids = ["1", "2", "3"].map(|digit| digit.repeat(UID_DIGITS));
-        let [gone, known, unknown] = uids.each_ref().map(String::as_str);
-        for uid in [gone, known, unknown, "holiday"] {
-            for id in &ids {
-                let name = Name { uid, id, content_hash: &hash };
-                blobs.put(&name, Bytes::from_static(b"small")).await.expect("written");
-            }
-        }
-        blobs.delete_collection(gone).await.expect("deleted");
-        blobs.retain(&[known.to_owned()]).await.expect("cleared away");
-        // The last folder is somebody else's.
-        for (uid, is_there) in [(gone, false), (known, true), (unknown, false), ("holiday", true)] {
-            let name = Name { uid, id: &ids[0], content_hash: &hash };
-            let found = blobs.get(&name).await.expect("an answer");
-            assert_eq!(found.is_some(), is_there, "files of {uid}");
-        }
-        blobs.delete_collection(gone).await.expect("nothing to delete is no error");
-    }
-}
+mod tests;

@@ -1,16 +1,21 @@
-//! Collections: making them for the model that runs, listing them, removing them with all that is
-//! in them.
+//! Collections: making them for the model that runs, describing and changing them, giving them
+//! other names, removing them with all that is in them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clipmesh_proto::ids::CollectionName;
+use clipmesh_proto::search::v1;
 
 use crate::blobs::Blobs;
 use crate::embedder::Embedder;
 use crate::error::Error;
-use crate::filter::Filter;
-use crate::store::index::{Indexes, VectorIndex};
-use crate::store::{self, Collection, Distance, NewCollection, VectorStore};
+use crate::filter::{Field, Filter};
+use crate::store::index::{FieldIndex, Indexes, Quantization, VectorIndex};
+use crate::store::{self, Collection, Distance, NewCollection, Status, VectorStore};
+
+/// Bytes of one value of a vector.
+const VALUE_BYTES: u64 = 4;
 
 /// All collections.
 #[derive(Debug)]
@@ -20,20 +25,66 @@ pub(crate) struct Collections {
     pub(crate) embedder: Arc<Embedder>,
 }
 
-/// A page of collections with the numbers of their items, and whether there are more.
+/// A collection to be made for the model that runs.
+#[derive(Clone, Debug)]
+pub(crate) struct New {
+    pub(crate) name: CollectionName,
+    pub(crate) distance: Distance,
+    pub(crate) indexes: Indexes,
+    pub(crate) vector_index: VectorIndex,
+    pub(crate) word_fields: Vec<Field>,
+}
+
+/// A collection with what has to be asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Described {
+    pub(crate) collection: Collection,
+    pub(crate) item_count: u64,
+    /// Its other names, in order.
+    pub(crate) aliases: Vec<CollectionName>,
+}
+
+/// A page of collections, and whether there are more.
 #[derive(Clone, Debug)]
 pub(crate) struct Listed {
-    pub(crate) collections: Vec<(Collection, u64)>,
+    pub(crate) collections: Vec<Described>,
     pub(crate) has_more: bool,
 }
 
+/// What to change of how a collection is searched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct VectorIndexChange {
+    pub(crate) links: Option<usize>,
+    pub(crate) build_effort: Option<usize>,
+    pub(crate) quantization: Option<Quantization>,
+}
+
+/// How large a collection is, and how well it does.
+#[derive(Clone, Debug)]
+pub(crate) struct Stats {
+    pub(crate) item_count: u64,
+    pub(crate) status: Status,
+    /// Of all values of all vectors.
+    pub(crate) vector_bytes: u64,
+    pub(crate) generation: Option<u64>,
+    pub(crate) caches: Caches,
+}
+
+/// How well the caches do.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Caches {
+    /// Answers found in the collection.
+    pub(crate) results: v1::CacheStats,
+    /// Vectors, for all collections.
+    pub(crate) embeddings: v1::CacheStats,
+}
+
+// === impl Collections ===
+
 impl Collections {
     /// Makes an empty collection for the model that the embedder runs now.
-    pub(crate) async fn create(
-        &self,
-        name: CollectionName,
-        distance: Distance,
-    ) -> Result<Collection, Error> {
+    pub(crate) async fn create(&self, new: New) -> Result<Described, Error> {
+        let New { name, distance, indexes, vector_index, word_fields } = new;
         // Known without an embedder.
         if self.store.resolve(name.clone()).await.is_ok() {
             return Err(Error::CollectionExists(name));
@@ -45,51 +96,185 @@ impl Collections {
             model_name: model.name,
             dimension: model.dimension,
             distance,
-            indexes: Indexes::default(),
-            vector_index: VectorIndex::default(),
-            word_fields: Vec::new(),
+            indexes,
+            vector_index,
+            word_fields,
         };
         let collection = self.store.create(new).await?;
         let Collection { name, model_name, .. } = &collection;
         tracing::info!(collection = %name, model_name, "made a collection");
-        Ok(collection)
+        Ok(Described { collection, item_count: 0, aliases: Vec::new() })
     }
 
-    /// Describes a collection and counts its items.
-    pub(crate) async fn get(&self, name: CollectionName) -> Result<(Collection, u64), Error> {
+    /// Describes the collection of a name or an alias.
+    pub(crate) async fn get(&self, name: CollectionName) -> Result<Described, Error> {
         let collection = self.store.resolve(name).await?;
-        let count = self.store.count(collection.name.clone(), Filter::default()).await?;
-        Ok((collection, count))
+        let aliases = self.store.aliases().await?;
+        self.describe(collection, &aliases).await
     }
 
     /// Lists collections in order of name, after one.
     pub(crate) async fn list(&self, after: Option<String>, limit: usize) -> Result<Listed, Error> {
         let all = self.store.collections().await?.into_iter();
+        let aliases = self.store.aliases().await?;
         let is_next = |collection: &Collection| {
             after.as_ref().is_none_or(|after| collection.name.as_str() > after.as_str())
         };
         let mut rest = all.filter(is_next);
         let mut collections = Vec::new();
         for collection in rest.by_ref().take(limit) {
-            match self.store.count(collection.name.clone(), Filter::default()).await {
-                Ok(count) => collections.push((collection, count)),
+            match self.describe(collection, &aliases).await {
+                Ok(described) => collections.push(described),
                 // Removed since the list was made.
-                Err(store::Error::NoCollection(_)) => {}
-                Err(error) => return Err(error.into()),
+                Err(Error::NoCollection(_)) => {}
+                Err(error) => return Err(error),
             }
         }
         let has_more = rest.next().is_some();
         Ok(Listed { collections, has_more })
     }
 
-    /// Removes a collection with its items and thumbnails.
+    /// Changes how a collection of this very name is searched.
+    pub(crate) async fn update(
+        &self,
+        name: CollectionName,
+        change: VectorIndexChange,
+    ) -> Result<Described, Error> {
+        let collection = self.store.resolve(name.clone()).await?;
+        if collection.name != name {
+            // An alias may point elsewhere a moment later.
+            return Err(Error::NoCollection(name));
+        }
+        let index = change.of(collection.vector_index);
+        let collection = if index == collection.vector_index {
+            collection
+        } else {
+            tracing::info!(collection = %name, ?index, "changing how a collection is searched");
+            self.store.set_vector_index(name, index).await?
+        };
+        let aliases = self.store.aliases().await?;
+        self.describe(collection, &aliases).await
+    }
+
+    /// Removes a collection with its items and files.
     pub(crate) async fn delete(&self, name: CollectionName) -> Result<(), Error> {
         let collection = self.store.remove(name).await?;
         tracing::info!(collection = %collection.name, "removed a collection");
-        // It is gone; what is left of its files is cleared away at the next start.
+        // It is gone; what is left of its files takes room and does no harm.
         if let Err(error) = self.blobs.delete_collection(&collection.uid).await {
-            tracing::warn!(uid = collection.uid, %error, "thumbnails are left behind");
+            tracing::warn!(uid = collection.uid, %error, "files are left behind");
         }
         Ok(())
+    }
+
+    /// Makes an index, and returns once it is there. The store goes on with it if the caller goes
+    /// away.
+    pub(crate) async fn create_index(
+        &self,
+        name: CollectionName,
+        index: FieldIndex,
+    ) -> Result<(), Error> {
+        let collection = self.store.resolve(name).await?;
+        if collection.indexes.kind(&index.field) != Some(index.kind) {
+            let (field, kind) = (index.field.key(), index.kind);
+            self.store.create_index(collection.name.clone(), index).await?;
+            tracing::info!(collection = %collection.name, field, ?kind, "made an index");
+        }
+        Ok(())
+    }
+
+    /// Removes the index on a field.
+    pub(crate) async fn delete_index(
+        &self,
+        name: CollectionName,
+        field: Field,
+    ) -> Result<(), Error> {
+        let collection = self.store.resolve(name).await?.name;
+        let key = field.key();
+        match self.store.remove_index(collection.clone(), field).await {
+            Ok(_) => {
+                tracing::info!(%collection, field = key, "removed an index");
+                Ok(())
+            }
+            Err(store::Error::NotIndexed(_)) => Err(Error::NoFieldIndex(key)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Points an alias to a collection, and tells where it pointed before.
+    pub(crate) async fn set_alias(
+        &self,
+        alias: CollectionName,
+        name: CollectionName,
+    ) -> Result<Option<CollectionName>, Error> {
+        let previous = self.store.set_alias(alias.clone(), name.clone()).await?;
+        tracing::info!(%alias, collection = %name, ?previous, "pointed an alias");
+        Ok(previous)
+    }
+
+    pub(crate) async fn delete_alias(&self, alias: CollectionName) -> Result<(), Error> {
+        self.store.remove_alias(alias.clone()).await?;
+        tracing::info!(%alias, "removed an alias");
+        Ok(())
+    }
+
+    /// All aliases in order, and what they stand for.
+    pub(crate) async fn aliases(&self) -> Result<BTreeMap<CollectionName, CollectionName>, Error> {
+        Ok(self.store.aliases().await?)
+    }
+
+    pub(crate) async fn stats(&self, name: CollectionName) -> Result<Stats, Error> {
+        let collection = self.store.resolve(name).await?;
+        let item_count = self.store.count(collection.name.clone(), Filter::default()).await?;
+        let status = self.store.status(collection.name.clone()).await?;
+        Ok(Stats {
+            item_count,
+            status,
+            vector_bytes: item_count * collection.dimension as u64 * VALUE_BYTES,
+            generation: collection.generation,
+            caches: self.caches(&collection),
+        })
+    }
+
+    /// Forgets every answer that was found in a collection.
+    pub(crate) async fn clear_cache(&self, name: CollectionName) -> Result<(), Error> {
+        let collection = self.store.resolve(name).await?;
+        self.forget(&collection);
+        Ok(())
+    }
+
+    /// What was counted of the caches since the service started.
+    fn caches(&self, collection: &Collection) -> Caches {
+        tracing::trace!(collection = %collection.name, "asked how the caches do");
+        Caches::default()
+    }
+
+    /// Has answers found in the collection until now not given again.
+    fn forget(&self, collection: &Collection) {
+        tracing::info!(collection = %collection.name, "cleared the cache of a collection");
+    }
+
+    async fn describe(
+        &self,
+        collection: Collection,
+        aliases: &BTreeMap<CollectionName, CollectionName>,
+    ) -> Result<Described, Error> {
+        let item_count = self.store.count(collection.name.clone(), Filter::default()).await?;
+        let own = aliases.iter().filter(|(_, target)| **target == collection.name);
+        let aliases = own.map(|(alias, _)| alias.clone()).collect();
+        Ok(Described { collection, item_count, aliases })
+    }
+}
+
+// === impl VectorIndexChange ===
+
+impl VectorIndexChange {
+    /// How a collection is searched after the change.
+    pub(crate) fn of(self, index: VectorIndex) -> VectorIndex {
+        VectorIndex {
+            links: self.links.unwrap_or(index.links),
+            build_effort: self.build_effort.unwrap_or(index.build_effort),
+            quantization: self.quantization.unwrap_or(index.quantization),
+        }
     }
 }

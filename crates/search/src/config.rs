@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::edge;
 
+pub use crate::blobs::Config as Blobs;
 pub use crate::embedder::Config as Embedder;
 
 /// Settings of the search service.
@@ -26,6 +27,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub limits: Limits,
     pub store: Store,
+    pub blobs: Blobs,
     pub cache: Cache,
     pub embedder: Embedder,
     pub server: server::Config,
@@ -91,6 +93,7 @@ impl Default for Config {
             data_dir: PathBuf::from("data"),
             limits: Limits::default(),
             store: Store::default(),
+            blobs: Blobs::default(),
             cache: Cache::default(),
             embedder: Embedder::default(),
             server: server::Config::default(),
@@ -149,6 +152,7 @@ impl Validate for Config {
         if self.store.edge.flush_interval.is_zero() {
             faults.push("`store.edge.flush_interval` must be longer than zero".to_owned());
         }
+        faults.extend(self.blobs.faults());
         faults
     }
 }
@@ -183,12 +187,16 @@ mod tests {
             ("CLIPMESH__LIMITS__MAX_IMAGE_BYTES", "1 MiB"),
             ("CLIPMESH__CACHE__RESULTS_TTL", "5s"),
             ("CLIPMESH__LISTEN", "127.0.0.1:0"),
+            ("CLIPMESH__BLOBS__URL", "s3://pictures/clipmesh"),
+            ("CLIPMESH__BLOBS__KEEP_ORIGINALS", "true"),
         ])
         .expect("valid");
         assert!(config.store.edge.sync_writes, "a flag");
         assert_eq!(config.limits.max_image_bytes, ByteSize::mib(1), "a size");
         assert_eq!(config.cache.results_ttl, Duration::from_secs(5), "a time");
         assert_eq!(config.listen.port(), 0, "an address");
+        assert_eq!(config.blobs.url.as_deref(), Some("s3://pictures/clipmesh"), "a place");
+        assert!(config.blobs.keep_originals, "a choice");
     }
 
     #[test]
@@ -199,11 +207,13 @@ mod tests {
             ("CLIPMESH__EMBEDDER__URL", "localhost"),
             ("CLIPMESH__STORE__EDGE__FLUSH_INTERVAL", "0s"),
             ("CLIPMESH__DATA_DIR", ""),
+            ("CLIPMESH__BLOBS__URL", "ftp://pictures"),
+            ("CLIPMESH__BLOBS__TIMEOUT", "0s"),
         ]);
         let Err(settings::Error::Invalid(faults)) = faults else {
             panic!("refused as invalid: {faults:?}");
         };
-        assert_eq!(faults.len(), 5, "each is named: {faults:?}");
+        assert_eq!(faults.len(), 7, "each is named: {faults:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! From protobuf to our own types and back. What comes in is checked here once, so that nothing
 //! behind it has to; each refusal names its field as the caller knows it.
 
+pub(crate) mod collection;
 pub(crate) mod filter;
 pub(crate) mod item;
 pub(crate) mod page;
@@ -9,9 +10,14 @@ pub(crate) mod query;
 use clipmesh_proto::code::{FieldViolation, Reason};
 use clipmesh_proto::ids::{self, CollectionName, Fingerprint, ItemId};
 use clipmesh_proto::search::v1;
+use clipmesh_proto::{Embedding, embedding};
 use jiff::Timestamp;
 
-use crate::store::{self, Distance};
+use crate::filter::Field;
+use crate::item::Etag;
+
+/// How much of a text that is no name is repeated to its sender.
+const MAX_QUOTED_CHARS: usize = 80;
 
 /// The name of a collection, from the field `field`.
 pub(crate) fn collection_name(field: &str, name: String) -> Result<CollectionName, FieldViolation> {
@@ -28,32 +34,44 @@ pub(crate) fn fingerprint(field: &str, text: String) -> Result<Fingerprint, Fiel
     Fingerprint::try_from(text).map_err(|error| bad_id(field, error))
 }
 
-/// How a new collection compares vectors.
-pub(crate) fn distance(number: i32) -> Result<Distance, FieldViolation> {
-    match v1::Distance::try_from(number) {
-        Ok(v1::Distance::Unspecified | v1::Distance::Cosine) => Ok(Distance::Cosine),
-        Err(_) => {
-            let message = format!("there is no distance with the number {number}");
-            Err(FieldViolation::new("distance", Reason::OutOfRange, message))
-        }
+/// A field of items that can be asked for, named in the field `path`.
+pub(crate) fn field(path: &str, key: &str) -> Result<Field, FieldViolation> {
+    if key.is_empty() {
+        return Err(FieldViolation::new(path, Reason::Malformed, "must name a field"));
     }
+    let is_sound = |field: &Field| {
+        if let Field::Metadata(name) = field { item::is_metadata_name(name) } else { true }
+    };
+    Field::of_key(key).filter(is_sound).ok_or_else(|| {
+        let key: String = key.chars().take(MAX_QUOTED_CHARS).collect();
+        let message = format!("`{key}` is neither `metadata.NAME` nor a field of an item");
+        FieldViolation::new(path, Reason::Malformed, message)
+    })
 }
 
-/// A collection as callers see it.
-pub(crate) fn collection(collection: store::Collection, item_count: u64) -> v1::Collection {
-    let distance = match collection.distance {
-        Distance::Cosine => v1::Distance::Cosine,
+/// What the item must be known by, if that was told.
+pub(crate) fn etag(text: String) -> Option<Etag> {
+    Some(text).filter(|text| !text.is_empty()).map(Etag::of_caller)
+}
+
+/// A vector from the field `path`, and the model that made it, if that was told.
+pub(crate) fn vector(
+    path: &str,
+    vector: v1::VectorQuery,
+) -> Result<(Embedding, Option<Fingerprint>), FieldViolation> {
+    let made_by = match vector.model_fingerprint {
+        text if text.is_empty() => None,
+        text => Some(fingerprint(&format!("{path}.model_fingerprint"), text)?),
     };
-    v1::Collection {
-        name: collection.name.to_string(),
-        model_fingerprint: collection.fingerprint.to_string(),
-        model_name: collection.model_name,
-        dimension: u32::try_from(collection.dimension).unwrap_or(u32::MAX),
-        distance: distance.into(),
-        create_time: Some(timestamp(collection.create_time)),
-        item_count,
-        ..v1::Collection::default()
-    }
+    let values = Embedding::new(vector.values).map_err(|error| {
+        let reason = match error {
+            embedding::Error::Empty => Reason::Empty,
+            embedding::Error::NotFinite { .. } => Reason::NotFinite,
+            embedding::Error::Zero => Reason::OutOfRange,
+        };
+        FieldViolation::new(format!("{path}.values"), reason, error.to_string())
+    })?;
+    Ok((values, made_by))
 }
 
 fn timestamp(time: Timestamp) -> prost_types::Timestamp {

@@ -15,7 +15,7 @@ use clipmesh_proto::embedder::v1;
 use clipmesh_proto::embedder::v1::embed_input::Content;
 use clipmesh_proto::embedder::v1::embed_result::Outcome;
 use clipmesh_proto::embedder::v1::embedder_service_client::EmbedderServiceClient;
-use clipmesh_proto::ids::Fingerprint;
+use clipmesh_proto::ids::{Fingerprint, PerceptualHash, PixelHash};
 use clipmesh_proto::{Embedding, embedding};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -84,8 +84,8 @@ pub(crate) enum Lane {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Ask {
     pub(crate) lane: Lane,
-    /// Whether to make a small picture, too, while the large one is decoded.
-    pub(crate) thumbnail: bool,
+    /// Whether to tell its hashes and make a small picture, too, while the large one is decoded.
+    pub(crate) facts: bool,
 }
 
 /// A vector, and what was learned on the way.
@@ -105,6 +105,17 @@ pub(crate) struct ImageInfo {
     pub(crate) width: u32,
     pub(crate) height: u32,
     pub(crate) format: String,
+    /// `None` if they were not asked for.
+    pub(crate) hashes: Option<Hashes>,
+}
+
+/// By what a picture is known again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hashes {
+    /// Of what it shows.
+    pub(crate) pixel: PixelHash,
+    /// Much the same for what looks alike.
+    pub(crate) perceptual: PerceptualHash,
 }
 
 // === impl Config ===
@@ -169,8 +180,8 @@ impl Embedder {
             encoding: v1::VectorEncoding::RawF32.into(),
             priority: v1::Priority::from(ask.lane).into(),
             image_facts: ask
-                .thumbnail
-                .then_some(v1::ImageFacts { hashes: false, thumbnail_side: thumbnail::MAX_SIDE }),
+                .facts
+                .then_some(v1::ImageFacts { hashes: true, thumbnail_side: thumbnail::MAX_SIDE }),
         };
         let response = match self.client.clone().embed(request).await {
             Ok(response) => response.into_inner(),
@@ -269,6 +280,15 @@ impl From<Lane> for v1::Priority {
 
 // === impl Embedded ===
 
+impl Embedded {
+    /// Whether it tells all that was asked for, but for the thumbnail, which is made in another way
+    /// where it is missing.
+    pub(crate) fn answers(&self, ask: Ask) -> bool {
+        let has_hashes = self.image.as_ref().is_some_and(|image| image.hashes.is_some());
+        has_hashes || !ask.facts
+    }
+}
+
 impl TryFrom<v1::Embedding> for Embedded {
     type Error = embedding::Error;
 
@@ -277,7 +297,10 @@ impl TryFrom<v1::Embedding> for Embedded {
         let mut thumbnail = None;
         let image = embedding.image.map(|image| {
             thumbnail = Some(image.thumbnail).filter(|thumbnail| !thumbnail.is_empty());
-            ImageInfo { width: image.width, height: image.height, format: image.format }
+            let pixel = image.pixel_hash.parse().ok();
+            let perceptual = image.perceptual_hash.into();
+            let hashes = pixel.map(|pixel| Hashes { pixel, perceptual });
+            ImageInfo { width: image.width, height: image.height, format: image.format, hashes }
         });
         // Half a float at the end is none, and the vector too short then.
         let raw = embedding.raw.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
@@ -289,11 +312,16 @@ impl TryFrom<v1::Embedding> for Embedded {
 impl From<Embedded> for v1::Embedding {
     /// Without the thumbnail: it is stored with its item, and would push vectors out of the cache.
     fn from(embedded: Embedded) -> Self {
-        let image = embedded.image.map(|image| v1::ImageInfo {
-            width: image.width,
-            height: image.height,
-            format: image.format,
-            ..v1::ImageInfo::default()
+        let image = embedded.image.map(|image| {
+            let pixel = image.hashes.map(|hashes| hashes.pixel.to_string());
+            v1::ImageInfo {
+                width: image.width,
+                height: image.height,
+                format: image.format,
+                pixel_hash: pixel.unwrap_or_default(),
+                perceptual_hash: image.hashes.map_or(0, |hashes| hashes.perceptual.into()),
+                ..v1::ImageInfo::default()
+            }
         });
         Self { values: embedded.vector.into_values(), image, ..Self::default() }
     }
@@ -313,7 +341,8 @@ pub(crate) fn check_image_bytes(bytes: &Bytes, max: u64) -> Result<(), FieldViol
     Ok(())
 }
 
-fn check_model(collection: &Collection, actual: &Fingerprint) -> Result<(), Error> {
+/// Refuses what another model made than the collection's.
+pub(crate) fn check_model(collection: &Collection, actual: &Fingerprint) -> Result<(), Error> {
     if *actual == collection.fingerprint {
         return Ok(());
     }

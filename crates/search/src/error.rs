@@ -27,6 +27,14 @@ pub(crate) enum Error {
     NoItem { collection: CollectionName, id: ItemId },
     #[error("item `{id}` in collection `{collection}` has no thumbnail")]
     NoThumbnail { collection: CollectionName, id: ItemId },
+    #[error("the file of item `{id}` in collection `{collection}` was not kept")]
+    NoOriginal { collection: CollectionName, id: ItemId },
+    #[error("there is no index on `{0}`")]
+    NoFieldIndex(String),
+    #[error("item `{id}` in collection `{collection}` has another etag: it was changed since")]
+    EtagMismatch { collection: CollectionName, id: ItemId },
+    #[error("more than {max} items can't be sorted by `{field}`, which holds strings")]
+    TooManyToSort { field: String, max: usize },
     #[error("there is a collection `{0}` already")]
     CollectionExists(CollectionName),
     #[error("collection `{collection}` holds vectors of model {expected}, not of model {actual}")]
@@ -122,7 +130,15 @@ impl From<Error> for Status {
             Error::NoCollection(_)
             | Error::NoAlias(_)
             | Error::NoItem { .. }
-            | Error::NoThumbnail { .. } => Self::not_found(text),
+            | Error::NoThumbnail { .. }
+            | Error::NoOriginal { .. }
+            | Error::NoFieldIndex(_) => Self::not_found(text),
+            Error::EtagMismatch { id, .. } => {
+                code::aborted(text, "ETAG_MISMATCH", [("id".to_owned(), id.to_string())])
+            }
+            Error::TooManyToSort { field, .. } => {
+                code::precondition(text, "TOO_MANY_TO_SORT", format!("fields/{field}"))
+            }
             Error::CollectionExists(_) => Self::already_exists(text),
             Error::ModelMismatch { collection, .. } => {
                 code::precondition(text, "MODEL_MISMATCH", format!("collections/{collection}"))
@@ -166,7 +182,15 @@ mod tests {
             (FieldViolation::new("f", Reason::Empty, "m").into(), Code::InvalidArgument),
             (Error::NoCollection(name.clone()), Code::NotFound),
             (Error::NoItem { collection: name.clone(), id: id.clone() }, Code::NotFound),
-            (Error::NoThumbnail { collection: name.clone(), id }, Code::NotFound),
+            (Error::NoThumbnail { collection: name.clone(), id: id.clone() }, Code::NotFound),
+            (Error::NoOriginal { collection: name.clone(), id: id.clone() }, Code::NotFound),
+            (Error::EtagMismatch { collection: name.clone(), id }, Code::Aborted),
+            (Error::NoFieldIndex("metadata.a".to_owned()), Code::NotFound),
+            (Error::NotIndexed("metadata.a".to_owned()), Code::FailedPrecondition),
+            (
+                Error::TooManyToSort { field: "metadata.a".to_owned(), max: 9 },
+                Code::FailedPrecondition,
+            ),
             (Error::CollectionExists(name.clone()), Code::AlreadyExists),
             (Error::EmbedderBusy { retry_after: RETRY_AFTER }, Code::ResourceExhausted),
             (Error::EmbedderUnavailable(String::new()), Code::Unavailable),

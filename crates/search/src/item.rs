@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Bits of a [`lot`]: what a float holds exactly.
-const LOT_BITS: u32 = 53;
+pub(crate) const LOT_BITS: u32 = 53;
 
 /// A picture in a collection, without its vector.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,54 +1,82 @@
-//! Items: putting pictures in, reading them, taking them out.
+//! Items: putting pictures in, reading them, changing them, taking them out.
 //!
 //! ```text
-//! hash ─► stored and equal? ─ yes ─► unchanged
-//!              │ no
-//!              ├─ same picture ──────────────────────────────┐ keeps its vector and thumbnail
-//!              └─ another ─► vector (cache or embedder) ─► thumbnail ─┴─► store ─► acknowledged
+//! intake   a picture or a vector ─► stored
+//! change   other words about a stored item
+//! delete   one, several, all that pass a filter
+//!    └───────┴────────┴──► write: to its end, one change at a time to one item (locks)
+//!
+//! listing ─► sort          pages, by any field
+//! sample                   some of them, at random
 //! ```
 //!
-//! The store raises the collection's generation with each write, before the write is answered, so
-//! no answer of the result cache outlives what it was found in.
+//! Changes to one item wait for each other in this process. Where several processes share a store,
+//! what holds between them is the etag: a change that rests on what was read is only made to an
+//! item that is still as it was.
 
+mod change;
+mod delete;
+mod intake;
+mod listing;
 mod locks;
+mod sample;
+mod sort;
 pub(crate) mod stream;
+mod write;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use bytesize::ByteSize;
-use clipmesh_proto::ids::{CollectionName, ContentHash, ItemId};
+use clipmesh_proto::Embedding;
+use clipmesh_proto::ids::{CollectionName, ContentHash, Fingerprint, ItemId};
 use tokio_util::task::TaskTracker;
-use tracing::Instrument as _;
 
-use self::locks::{Locks, Turn};
-use crate::blobs::{Blobs, Name};
-use crate::embedder::{Ask, Embedded, Lane, check_image_bytes};
+pub(crate) use self::change::{Change, MetadataChange};
+pub(crate) use self::delete::Which;
+pub(crate) use self::intake::Incoming;
+pub(crate) use self::listing::Listing;
+use self::locks::Locks;
+pub(crate) use self::sample::POOL as MAX_SAMPLE;
+pub(crate) use self::sort::Order;
+use self::write::Writer;
+use crate::blobs::{Blobs, File, Name};
 use crate::error::Error;
-use crate::filter::Filter;
-use crate::item::{self, Item, Metadata};
-use crate::metrics;
-use crate::store::{self, Collection, Page, Point, VectorStore};
+use crate::filter::{Field, Filter, Test};
+use crate::item::{Etag, Item, Metadata, Scalar};
+use crate::store::{Collection, Facet, Record, VectorStore};
 use crate::thumbnail::Thumbnailer;
-use crate::vectors::{Vectors, content_hash};
+use crate::vectors::Vectors;
 
-/// A picture to be stored, checked but for its bytes.
+/// How often a change begins anew because another process was faster.
+const ATTEMPTS: usize = 8;
+/// Items that are looked up at once, each of which may have 32 KiB of metadata.
+const LOOKUP: usize = 100;
+
+/// An item to be stored, checked but for the bytes of its picture.
 #[derive(Clone, Debug)]
 pub(crate) struct NewItem {
-    /// `None`: the content hash.
+    /// `None`: the content hash; a vector has one.
     pub(crate) id: Option<ItemId>,
-    pub(crate) image: Bytes,
+    pub(crate) content: Content,
     pub(crate) uri: String,
     pub(crate) filename: String,
     pub(crate) metadata: Metadata,
+    /// What the item that this replaces must have.
+    pub(crate) etag: Option<Etag>,
 }
 
-/// A picture to be stored, with its id settled.
+/// What an item is found by.
 #[derive(Clone, Debug)]
-pub(crate) struct Hashed {
-    pub(crate) id: ItemId,
-    content_hash: ContentHash,
-    new: NewItem,
+pub(crate) enum Content {
+    /// The bytes of an image file.
+    Image(Bytes),
+    Vector {
+        values: Embedding,
+        /// The model that made it, if the caller says so.
+        fingerprint: Option<Fingerprint>,
+    },
 }
 
 /// What storing an item did.
@@ -57,13 +85,6 @@ pub(crate) enum Outcome {
     Created,
     Replaced,
     Unchanged,
-}
-
-/// A page of items, and whether there are more.
-#[derive(Clone, Debug)]
-pub(crate) struct Listed {
-    pub(crate) items: Vec<Item>,
-    pub(crate) has_more: bool,
 }
 
 /// The items of all collections.
@@ -75,8 +96,7 @@ pub(crate) struct Items {
     thumbnailer: Thumbnailer,
     max_image_bytes: ByteSize,
     locks: Locks,
-    /// Writes under way, which their callers may have left.
-    changes: TaskTracker,
+    writer: Writer,
 }
 
 // === impl Items ===
@@ -89,196 +109,73 @@ impl Items {
         thumbnailer: Thumbnailer,
         max_image_bytes: ByteSize,
     ) -> Self {
-        let (locks, changes) = (Locks::new(), TaskTracker::new());
-        Self { store, vectors, blobs, thumbnailer, max_image_bytes, locks, changes }
-    }
-
-    /// Looks at the bytes of a picture, and settles its id.
-    pub(crate) async fn hash(&self, new: NewItem) -> Result<Hashed, Error> {
-        check_image_bytes(&new.image, self.max_image_bytes.as_u64())
-            .map_err(|violation| violation.renamed("item.image"))?;
-        let content_hash = content_hash(&new.image).await?;
-        let id = new.id.clone().unwrap_or_else(|| ItemId::from(content_hash));
-        Ok(Hashed { id, content_hash, new })
-    }
-
-    /// Stores a picture. It is durable once this returns.
-    pub(crate) async fn index(
-        &self,
-        collection: &CollectionName,
-        hashed: Hashed,
-        lane: Lane,
-    ) -> Result<(Item, Outcome), Error> {
-        let turn = self.locks.lock(collection, &hashed.id).await;
-        let result = self.index_in_turn(collection, hashed, lane, turn).await;
-        metrics::item_indexed(match &result {
-            Ok((_, Outcome::Created)) => "created",
-            Ok((_, Outcome::Replaced)) => "replaced",
-            Ok((_, Outcome::Unchanged)) => "unchanged",
-            Err(_) => "error",
-        });
-        result
-    }
-
-    async fn index_in_turn(
-        &self,
-        name: &CollectionName,
-        hashed: Hashed,
-        lane: Lane,
-        turn: Turn,
-    ) -> Result<(Item, Outcome), Error> {
-        let collection = self.store.resolve(name.clone()).await?;
-        let Some(existing) = self.store.point(collection.name.clone(), hashed.id.clone()).await?
-        else {
-            let point = self.embed(&collection, hashed, lane).await?;
-            let item = point.item.clone();
-            self.commit(turn, collection, point, None).await?;
-            return Ok((item, Outcome::Created));
-        };
-        if hashed.is_in(&existing.item) {
-            // The write that put it there may have failed half way; this answer acknowledges it.
-            self.store.sync(name.clone()).await?;
-            return Ok((existing.item, Outcome::Unchanged));
-        }
-        let create_time = existing.item.create_time;
-        let old_hash = existing.item.content_hash;
-        let is_same_picture = old_hash == Some(hashed.content_hash);
-        let mut point = if is_same_picture {
-            hashed.into_point_of(existing)
-        } else {
-            self.embed(&collection, hashed, lane).await?
-        };
-        point.item.create_time = create_time;
-        let item = point.item.clone();
-        let old_picture = old_hash.filter(|_| !is_same_picture);
-        self.commit(turn, collection, point, old_picture).await?;
-        Ok((item, Outcome::Replaced))
-    }
-
-    /// Writes a point, and removes the thumbnail of the picture that it replaces.
-    async fn commit(
-        &self,
-        turn: Turn,
-        collection: Collection,
-        point: Point,
-        old_picture: Option<ContentHash>,
-    ) -> Result<(), Error> {
-        let (store, blobs) = (Arc::clone(&self.store), self.blobs.clone());
-        self.finish(async move {
-            let _turn = turn;
-            // While the picture was embedded, the collection may have been removed and one of the
-            // same name been made, for another model.
-            if store.resolve(collection.name.clone()).await?.uid != collection.uid {
-                return Err(store::Error::NoCollection(collection.name).into());
-            }
-            let id = point.item.id.clone();
-            store.upsert(collection.name, vec![point]).await?;
-            if let Some(old) = &old_picture {
-                let name = Name { uid: &collection.uid, id: &id, content_hash: old };
-                drop_thumbnail(&blobs, &name).await;
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// Runs a change to its end even if the caller goes away: the store finishes a write that has
-    /// begun, so that the item's turn must not be over before.
-    async fn finish(
-        &self,
-        change: impl Future<Output = Result<(), Error>> + Send + 'static,
-    ) -> Result<(), Error> {
-        let changed = self.changes.spawn(change.in_current_span()).await;
-        changed.unwrap_or_else(|_| Err(Error::Internal("a change ended in a panic".to_owned())))
+        let writer = Writer::new(Arc::clone(&store), blobs.clone());
+        let locks = Locks::new();
+        Self { store, vectors, blobs, thumbnailer, max_image_bytes, locks, writer }
     }
 
     /// What to wait for before the store may be closed.
     pub(crate) fn changes(&self) -> TaskTracker {
-        self.changes.clone()
+        self.writer.changes()
     }
 
-    /// Makes a point of a picture that is not stored, and its thumbnail.
-    async fn embed(
+    /// Finds the collection of a name or an alias.
+    pub(crate) async fn resolve(&self, name: CollectionName) -> Result<Collection, Error> {
+        Ok(self.store.resolve(name).await?)
+    }
+
+    /// Fetches an item, with its vector if that is asked for.
+    pub(crate) async fn get(
         &self,
-        collection: &Collection,
-        hashed: Hashed,
-        lane: Lane,
-    ) -> Result<Point, Error> {
-        let image = hashed.new.image.clone();
-        let ask = Ask { lane, thumbnail: true };
-        let obtained =
-            self.vectors.of_image(image.clone(), &hashed.content_hash, ask, collection).await;
-        let mut embedded = obtained.map_err(|error| error.in_field("item.image"))?.embedded;
-        let thumbnail = match embedded.thumbnail.take() {
-            Some(thumbnail) => Ok(thumbnail),
-            // The vector was known already, and nobody has decoded the picture now.
-            None => self.thumbnailer.make(image).await,
-        };
-        match thumbnail {
-            Ok(thumbnail) => {
-                let name = Name {
-                    uid: &collection.uid,
-                    id: &hashed.id,
-                    content_hash: &hashed.content_hash,
-                };
-                self.blobs.put(&name, thumbnail).await?;
-            }
-            // The embedder can see it, so it can be found; it only can't be shown.
-            Err(error) => {
-                metrics::thumbnail_failed();
-                tracing::warn!(id = %hashed.id, %error, "no thumbnail could be made of a picture");
-            }
-        }
-        hashed.into_point(embedded)
-    }
-
-    /// Fetches an item with its vector.
-    pub(crate) async fn get(&self, collection: CollectionName, id: ItemId) -> Result<Point, Error> {
-        let found = self.store.point(collection.clone(), id.clone()).await?;
+        name: CollectionName,
+        id: ItemId,
+        vector: bool,
+    ) -> Result<Record, Error> {
+        let collection = self.resolve(name).await?.name;
+        let found = self.store.get(collection.clone(), vec![id.clone()], vector).await?.pop();
         found.ok_or(Error::NoItem { collection, id })
     }
 
-    /// Lists items after one.
-    pub(crate) async fn list(
+    /// Which of some ids items have.
+    pub(crate) async fn known_ids(
         &self,
-        collection: CollectionName,
-        page: Page,
-    ) -> Result<Listed, Error> {
-        let limit = page.limit;
-        // One more tells whether there is a next page.
-        let page = Page { limit: limit + 1, ..page };
-        let records = self.store.scroll(collection, page).await?.into_iter();
-        let mut items: Vec<_> = records.map(|record| record.item).collect();
-        let has_more = items.len() > limit;
-        items.truncate(limit);
-        Ok(Listed { items, has_more })
+        collection: &Collection,
+        ids: &[ItemId],
+    ) -> Result<HashSet<ItemId>, Error> {
+        let mut known = HashSet::new();
+        for ids in ids.chunks(LOOKUP) {
+            let found = self.store.get(collection.name.clone(), ids.to_vec(), false).await?;
+            known.extend(found.into_iter().map(|record| record.item.id));
+        }
+        Ok(known)
+    }
+
+    /// Which of some content hashes items have.
+    pub(crate) async fn known_hashes(
+        &self,
+        collection: &Collection,
+        hashes: &[ContentHash],
+    ) -> Result<HashSet<String>, Error> {
+        let mut known = HashSet::new();
+        for hashes in hashes.chunks(LOOKUP) {
+            // Counted by hash, since any number of items may have one.
+            let wanted = hashes.iter().map(|hash| Scalar::String(hash.to_string())).collect();
+            let field = Field::ContentHash;
+            let filter = Filter::default().and(field.clone(), Test::AnyOf(wanted));
+            let facet = Facet { field, filter, limit: hashes.len() };
+            let counted = self.store.facet(collection.name.clone(), facet).await?;
+            known.extend(counted.iter().filter_map(|(hash, _)| hash.as_str()).map(str::to_owned));
+        }
+        Ok(known)
     }
 
     /// Counts items exactly.
     pub(crate) async fn count(
         &self,
-        collection: CollectionName,
+        collection: &Collection,
         filter: Filter,
     ) -> Result<u64, Error> {
-        Ok(self.store.count(collection, filter).await?)
-    }
-
-    /// Takes an item out.
-    pub(crate) async fn delete(&self, collection: CollectionName, id: ItemId) -> Result<(), Error> {
-        let turn = self.locks.lock(&collection, &id).await;
-        let uid = self.store.resolve(collection.clone()).await?.uid;
-        let item = self.get(collection.clone(), id.clone()).await?.item;
-        let (store, blobs) = (Arc::clone(&self.store), self.blobs.clone());
-        self.finish(async move {
-            let _turn = turn;
-            store.delete(collection, vec![id]).await?;
-            if let Some(content_hash) = &item.content_hash {
-                let name = Name { uid: &uid, id: &item.id, content_hash };
-                drop_thumbnail(&blobs, &name).await;
-            }
-            Ok(())
-        })
-        .await
+        Ok(self.store.count(collection.name.clone(), filter).await?)
     }
 
     /// Fetches the small picture of an item: a JPEG.
@@ -287,70 +184,57 @@ impl Items {
         collection: CollectionName,
         id: ItemId,
     ) -> Result<Bytes, Error> {
-        let uid = self.store.resolve(collection.clone()).await?.uid;
-        let item = self.get(collection.clone(), id).await?.item;
+        let (_, found) = self.file(&collection, &id, File::Thumbnail).await?;
+        found.ok_or(Error::NoThumbnail { collection, id })
+    }
+
+    /// Fetches the file that an item was made of, and its format, if it was kept.
+    pub(crate) async fn original(
+        &self,
+        collection: CollectionName,
+        id: ItemId,
+    ) -> Result<(Bytes, String), Error> {
+        let (format, found) = self.file(&collection, &id, File::Original).await?;
+        let bytes = found.ok_or(Error::NoOriginal { collection, id })?;
+        Ok((bytes, format))
+    }
+
+    /// Fetches a file of an item, and the format of its picture.
+    async fn file(
+        &self,
+        name: &CollectionName,
+        id: &ItemId,
+        file: File,
+    ) -> Result<(String, Option<Bytes>), Error> {
+        let collection = self.resolve(name.clone()).await?;
+        let found = self.store.get(collection.name, vec![id.clone()], false).await?.pop();
+        let missing = || Error::NoItem { collection: name.clone(), id: id.clone() };
+        let item = found.ok_or_else(missing)?.item;
         let Some(content_hash) = &item.content_hash else {
-            return Err(Error::NoThumbnail { collection, id: item.id });
+            return Ok((item.format, None));
         };
-        let name = Name { uid: &uid, id: &item.id, content_hash };
-        let found = self.blobs.get(&name).await?;
-        found.ok_or(Error::NoThumbnail { collection, id: item.id })
+        let name = Name { uid: &collection.uid, id: &item.id, content_hash };
+        let bytes = self.blobs.get(&name, file).await?;
+        Ok((item.format, bytes))
     }
 }
 
-/// The item no longer needs it. A failure leaves a file too many, and nothing wrong.
-async fn drop_thumbnail(blobs: &Blobs, name: &Name<'_>) {
-    if let Err(error) = blobs.delete(name).await {
-        tracing::warn!(id = %name.id, %error, "a thumbnail that is not needed is left behind");
+/// Refuses to touch an item that is not as its caller knew it.
+fn check_etag(
+    collection: &CollectionName,
+    existing: &Item,
+    expected: Option<&Etag>,
+) -> Result<(), Error> {
+    match expected {
+        Some(expected) if existing.etag() != *expected => {
+            Err(changed_since(collection, &existing.id))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 
-// === impl Hashed ===
-
-impl Hashed {
-    /// Whether an item holds all of this already.
-    fn is_in(&self, item: &Item) -> bool {
-        Some(self.content_hash) == item.content_hash
-            && self.new.uri == item.uri
-            && self.new.filename == item.filename
-            && self.new.metadata == item.metadata
-    }
-
-    /// What to store of a picture that was just embedded.
-    fn into_point(self, embedded: Embedded) -> Result<Point, Error> {
-        let Some(image) = embedded.image else {
-            return Err(Error::Internal("the embedder did not describe a picture".to_owned()));
-        };
-        let now = item::now();
-        let item = Item {
-            id: self.id,
-            uri: self.new.uri,
-            filename: self.new.filename,
-            width: image.width,
-            height: image.height,
-            format: image.format,
-            byte_size: self.new.image.len() as u64,
-            content_hash: Some(self.content_hash),
-            pixel_hash: None,
-            perceptual_hash: None,
-            create_time: now,
-            update_time: now,
-            metadata: self.new.metadata,
-        };
-        Ok(Point { item, vector: embedded.vector })
-    }
-
-    /// What to store of a picture that is stored already, with other words about it.
-    fn into_point_of(self, existing: Point) -> Point {
-        let item = Item {
-            uri: self.new.uri,
-            filename: self.new.filename,
-            metadata: self.new.metadata,
-            update_time: item::now(),
-            ..existing.item
-        };
-        Point { item, vector: existing.vector }
-    }
+fn changed_since(collection: &CollectionName, id: &ItemId) -> Error {
+    Error::EtagMismatch { collection: collection.clone(), id: id.clone() }
 }
 
 #[cfg(test)]

@@ -142,7 +142,7 @@ impl Searches {
                 (self.vectors.of_text(text, collection).await, format!("{field}.text"))
             }
             Content::Image { bytes, hash } => {
-                let ask = Ask { lane: Lane::Interactive, thumbnail: false };
+                let ask = Ask { lane: Lane::Interactive, facts: false };
                 let obtained = self.vectors.of_image(bytes, &hash, ask, collection).await;
                 (obtained, format!("{field}.image"))
             }

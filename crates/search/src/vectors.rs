@@ -62,7 +62,7 @@ impl Vectors {
         collection: &Collection,
     ) -> Result<Obtained, Error> {
         let key = Key::text(&collection.fingerprint, &text);
-        let ask = Ask { lane: Lane::Interactive, thumbnail: false };
+        let ask = Ask { lane: Lane::Interactive, facts: false };
         self.obtain(key, Input::Text(text), ask, collection).await
     }
 
@@ -73,7 +73,9 @@ impl Vectors {
         ask: Ask,
         collection: &Collection,
     ) -> Result<Obtained, Error> {
-        if let Some(embedded) = self.cache.get(key).await {
+        // A search may have put it there, which asks for the vector alone.
+        let cached = self.cache.get(key).await.filter(|embedded| embedded.answers(ask));
+        if let Some(embedded) = cached {
             return Ok(Obtained { embedded, is_cached: true, took: Duration::ZERO });
         }
         let start = Instant::now();

@@ -7,6 +7,8 @@
 
 use clipmesh_proto::code::{FieldViolation, Reason};
 
+use crate::items::Order;
+
 const VERSION: u8 = 1;
 const DIGEST_BYTES: usize = 8;
 const DEFAULT_SIZE: u32 = 100;
@@ -20,6 +22,21 @@ pub(crate) struct Listing([u8; DIGEST_BYTES]);
 pub(crate) fn size(asked: u32) -> usize {
     let size = if asked == 0 { DEFAULT_SIZE } else { asked.min(MAX_SIZE) };
     size as usize
+}
+
+/// What to sort by, from the field `order_by`; `None` for an order of the store's own.
+pub(crate) fn order(text: &str) -> Result<Option<Order>, FieldViolation> {
+    let words: Vec<_> = text.split_whitespace().collect();
+    let (key, descending) = match words.as_slice() {
+        [] => return Ok(None),
+        [key] => (*key, false),
+        [key, "desc"] => (*key, true),
+        _ => {
+            let message = "must be a field, or a field and ` desc`";
+            return Err(FieldViolation::new("order_by", Reason::Malformed, message));
+        }
+    };
+    Ok(Some(Order { field: super::field("order_by", key)?, descending }))
 }
 
 // === impl Listing ===
@@ -88,6 +105,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filter::Field;
 
     #[test]
     fn leads_to_the_place_it_was_made_for() {
@@ -111,6 +129,20 @@ mod tests {
             let violation = listing.after(bad).expect_err("refused");
             assert_eq!(violation.field, "page_token", "the field of `{bad}`");
             assert_eq!(violation.reason, Reason::Malformed, "the reason of `{bad}`");
+        }
+    }
+
+    #[test]
+    fn an_order_is_a_field_and_a_direction() {
+        let by = |field, descending| Ok(Some(Order { field, descending }));
+        assert_eq!(order(""), Ok(None), "the store's own");
+        assert_eq!(order("create_time"), by(Field::CreateTime, false), "the least first");
+        let album = Field::Metadata("album".to_owned());
+        assert_eq!(order(" metadata.album  desc "), by(album, true), "the greatest first");
+        for bad in ["desc", "lot", "width asc", "width DESC", "width, height", "width desc desc"] {
+            let violation = order(bad).expect_err("refused");
+            assert_eq!(violation.field, "order_by", "{bad}");
+            assert_eq!(violation.reason, Reason::Malformed, "{bad}");
         }
     }
 

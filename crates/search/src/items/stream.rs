@@ -23,7 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 use tracing::{Instrument as _, Span};
 
-use super::{Hashed, Items};
+use super::{Incoming, Items};
 use crate::embedder::Lane;
 use crate::error::Error;
 use crate::{convert, service};
@@ -48,7 +48,7 @@ struct Indexing<S> {
 /// An item that waits for its turn.
 struct Job {
     key: u64,
-    hashed: Hashed,
+    incoming: Incoming,
 }
 
 /// Items with one id one after another, all others at once.
@@ -136,8 +136,8 @@ where
     async fn admit(&mut self, request: v1::IndexItemsRequest) -> Option<v1::IndexItemsResponse> {
         let key = request.key;
         match read(&self.items, &self.collection, request).await {
-            Ok(hashed) => {
-                if let Some(job) = self.lanes.enter(Job { key, hashed }) {
+            Ok(incoming) => {
+                if let Some(job) = self.lanes.enter(Job { key, incoming }) {
                     self.start(job);
                 }
                 None
@@ -146,12 +146,12 @@ where
         }
     }
 
-    fn start(&self, Job { key, hashed }: Job) {
+    fn start(&self, Job { key, incoming }: Job) {
         let items = Arc::clone(&self.items);
         let collection = self.collection.clone();
-        let id = hashed.id.clone();
+        let id = incoming.id.clone();
         let work = async move {
-            match items.index(&collection, hashed, Lane::Bulk).await {
+            match items.index(&collection, incoming, Lane::Bulk).await {
                 Ok((item, outcome)) => {
                     let result = Acknowledged::Indexed(service::items::indexed(item, outcome));
                     v1::IndexItemsResponse { key, result: Some(result) }
@@ -177,11 +177,11 @@ impl Lanes {
     /// Gives an item back if it can begin, and keeps it if another of its id is under way.
     fn enter(&mut self, job: Job) -> Option<Job> {
         self.in_flight += 1;
-        if let Some(waiting) = self.waiting.get_mut(&job.hashed.id) {
+        if let Some(waiting) = self.waiting.get_mut(&job.incoming.id) {
             waiting.push_back(job);
             return None;
         }
-        self.waiting.insert(job.hashed.id.clone(), VecDeque::new());
+        self.waiting.insert(job.incoming.id.clone(), VecDeque::new());
         Some(job)
     }
 
@@ -200,13 +200,13 @@ async fn read(
     items: &Items,
     collection: &CollectionName,
     request: v1::IndexItemsRequest,
-) -> Result<Hashed, Error> {
+) -> Result<Incoming, Error> {
     if !request.collection.is_empty() && request.collection != collection.as_str() {
         let message = format!("must be empty or `{collection}` from here on");
         return Err(FieldViolation::new("collection", Reason::Malformed, message).into());
     }
     let new = convert::item::read(request.item)?;
-    items.hash(new).await
+    items.settle(new).await
 }
 
 fn refused(key: u64, error: Error) -> v1::IndexItemsResponse {
@@ -216,23 +216,10 @@ fn refused(key: u64, error: Error) -> v1::IndexItemsResponse {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use clipmesh_proto::ids::ContentHash;
-
     use super::*;
-    use crate::item::Metadata;
-    use crate::items::NewItem;
 
     fn job(key: u64, id: &str) -> Job {
-        let id = ItemId::try_from(id.to_owned()).expect("an id");
-        let new = NewItem {
-            id: Some(id.clone()),
-            image: Bytes::new(),
-            uri: String::new(),
-            filename: String::new(),
-            metadata: Metadata::new(),
-        };
-        Job { key, hashed: Hashed { id, content_hash: ContentHash::of(b""), new } }
+        Job { key, incoming: Incoming::along(id, vec![1.0]) }
     }
 
     fn key(job: Option<Job>) -> Option<u64> {
@@ -248,14 +235,14 @@ mod tests {
         assert_eq!(key(lanes.enter(job(4, "a"))), None, "the third waits too");
         assert_eq!(lanes.in_flight, 4, "those that wait count");
 
-        let a = job(0, "a").hashed.id;
+        let a = job(0, "a").incoming.id;
         assert_eq!(key(lanes.finish(&a)), Some(2), "in the order of arrival");
         assert_eq!(key(lanes.finish(&a)), Some(4), "to the last");
         assert_eq!(key(lanes.finish(&a)), None, "then the lane is empty");
         assert_eq!(key(lanes.enter(job(5, "a"))), Some(5), "and free");
         assert_eq!(lanes.in_flight, 2, "3 and 5 are left");
-        lanes.finish(&job(0, "a").hashed.id);
-        lanes.finish(&job(0, "b").hashed.id);
+        lanes.finish(&job(0, "a").incoming.id);
+        lanes.finish(&job(0, "b").incoming.id);
         assert!(lanes.waiting.is_empty(), "nothing is kept of what is over");
     }
 }

@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use tempfile::TempDir;
 
 use super::*;
+use crate::blobs;
 use crate::cache::Embeddings;
 use crate::cache::memory::Memory;
 use crate::embedder::{self, Embedder};
@@ -148,7 +149,7 @@ fn items(store: Arc<dyn VectorStore>, folder: &TempDir) -> Items {
     let embedder = Embedder::new(&embedder::Config::default()).expect("an address");
     let cache = Embeddings::new(Arc::new(Memory::new(1 << 20, Duration::from_secs(60))));
     let vectors = Arc::new(Vectors::new(Arc::new(embedder), cache));
-    let blobs = Blobs::in_folder(folder.path()).expect("a folder");
+    let blobs = Blobs::open(&blobs::Config::default(), folder.path()).expect("a folder");
     let thumbnailer = Thumbnailer::new(NonZeroUsize::MIN, 1 << 20);
     Items::new(store, vectors, blobs, thumbnailer, ByteSize::mib(1))
 }
@@ -163,22 +164,23 @@ async fn an_item_is_not_acknowledged_before_it_is_there_for_good() {
     let new = NewItem {
         id: Some(id("a")),
         // What the item's content hash is the hash of.
-        image: Bytes::from_static(b"a"),
+        content: Content::Image(Bytes::from_static(b"a")),
         uri: stored.item.uri.clone(),
         filename: stored.item.filename.clone(),
         metadata: stored.item.metadata.clone(),
+        etag: None,
     };
 
     store.is_broken.store(true, Ordering::SeqCst);
     store.upsert(name("c"), vec![stored]).await.expect_err("written, but not for good");
-    let hashed = items.hash(new).await.expect("hashed");
-    let again = items.index(&name("c"), hashed.clone(), Lane::Interactive).await;
+    let incoming = items.settle(new).await.expect("settled");
+    let again = items.index(&name("c"), incoming.clone(), Lane::Interactive).await;
     let error = again.expect_err("it can be read, and a power failure would take it");
     assert!(matches!(error, Error::StoreUnavailable(_)), "trying again may help: {error}");
 
     store.is_broken.store(false, Ordering::SeqCst);
     let (_, outcome) =
-        items.index(&name("c"), hashed, Lane::Interactive).await.expect("acknowledged");
+        items.index(&name("c"), incoming, Lane::Interactive).await.expect("acknowledged");
     assert_eq!(outcome, Outcome::Unchanged, "it was there already");
     assert_eq!(store.syncs.load(Ordering::SeqCst), 2, "made sure of before each answer");
 }

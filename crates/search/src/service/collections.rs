@@ -1,5 +1,6 @@
 //! `clipmesh.search.v1.CollectionService`.
 
+use clipmesh_proto::code::{FieldViolation, Reason};
 use clipmesh_proto::search::v1;
 use clipmesh_proto::search::v1::collection_service_server::CollectionService;
 use tonic::{Request, Response, Status};
@@ -7,6 +8,8 @@ use tonic::{Request, Response, Status};
 use crate::collections::Collections;
 use crate::convert;
 use crate::convert::page::{self, Listing};
+use crate::filter::Field;
+use crate::store::index::Indexes;
 
 /// The adapter of [`Collections`].
 #[derive(Debug)]
@@ -26,11 +29,9 @@ impl CollectionService for Service {
         &self,
         request: Request<v1::CreateCollectionRequest>,
     ) -> Result<Response<v1::CreateCollectionResponse>, Status> {
-        let v1::CreateCollectionRequest { name, distance, .. } = request.into_inner();
-        let name = convert::collection_name("name", name)?;
-        let distance = convert::distance(distance)?;
-        let collection = self.collections.create(name, distance).await?;
-        let collection = Some(convert::collection(collection, 0));
+        let new = convert::collection::read(request.into_inner())?;
+        let described = self.collections.create(new).await?;
+        let collection = Some(convert::collection::write(described));
         Ok(Response::new(v1::CreateCollectionResponse { collection }))
     }
 
@@ -39,8 +40,8 @@ impl CollectionService for Service {
         request: Request<v1::GetCollectionRequest>,
     ) -> Result<Response<v1::GetCollectionResponse>, Status> {
         let name = convert::collection_name("name", request.into_inner().name)?;
-        let (collection, count) = self.collections.get(name).await?;
-        let collection = Some(convert::collection(collection, count));
+        let described = self.collections.get(name).await?;
+        let collection = Some(convert::collection::write(described));
         Ok(Response::new(v1::GetCollectionResponse { collection }))
     }
 
@@ -53,11 +54,28 @@ impl CollectionService for Service {
         let after = listing.after(&page_token)?;
         let limit = page::size(page_size);
         let listed = self.collections.list(after, limit).await?;
-        let last = listed.collections.last().map(|(last, _)| listing.token(last.name.as_str()));
+        let last = listed.collections.last();
+        let last = last.map(|last| listing.token(last.collection.name.as_str()));
         let next_page_token = last.filter(|_| listed.has_more).unwrap_or_default();
-        let written = listed.collections.into_iter();
-        let collections = written.map(|(one, count)| convert::collection(one, count)).collect();
+        let written = listed.collections.into_iter().map(convert::collection::write);
+        let collections = written.collect();
         Ok(Response::new(v1::ListCollectionsResponse { collections, next_page_token }))
+    }
+
+    async fn update_collection(
+        &self,
+        request: Request<v1::UpdateCollectionRequest>,
+    ) -> Result<Response<v1::UpdateCollectionResponse>, Status> {
+        let v1::UpdateCollectionRequest { collection, update_mask } = request.into_inner();
+        let Some(collection) = collection else {
+            let message = "must be set";
+            return Err(FieldViolation::new("collection", Reason::Missing, message).into());
+        };
+        let change = convert::collection::read_update(&collection, update_mask)?;
+        let name = convert::collection_name("collection.name", collection.name)?;
+        let described = self.collections.update(name, change).await?;
+        let collection = Some(convert::collection::write(described));
+        Ok(Response::new(v1::UpdateCollectionResponse { collection }))
     }
 
     async fn delete_collection(
@@ -69,59 +87,85 @@ impl CollectionService for Service {
         Ok(Response::new(v1::DeleteCollectionResponse {}))
     }
 
-    async fn update_collection(
-        &self,
-        _: Request<v1::UpdateCollectionRequest>,
-    ) -> Result<Response<v1::UpdateCollectionResponse>, Status> {
-        Err(Status::unimplemented("SKELETON"))
-    }
-
     async fn create_field_index(
         &self,
-        _: Request<v1::CreateFieldIndexRequest>,
+        request: Request<v1::CreateFieldIndexRequest>,
     ) -> Result<Response<v1::CreateFieldIndexResponse>, Status> {
-        Err(Status::unimplemented("SKELETON"))
+        let v1::CreateFieldIndexRequest { collection, field_index } = request.into_inner();
+        let name = convert::collection_name("collection", collection)?;
+        let Some(index) = field_index else {
+            let message = "must be set";
+            return Err(FieldViolation::new("field_index", Reason::Missing, message).into());
+        };
+        let index = convert::collection::read_index("field_index", &index)?;
+        self.collections.create_index(name, index.clone()).await?;
+        let field_index = Some(convert::collection::write_index(index));
+        Ok(Response::new(v1::CreateFieldIndexResponse { field_index }))
     }
 
     async fn delete_field_index(
         &self,
-        _: Request<v1::DeleteFieldIndexRequest>,
+        request: Request<v1::DeleteFieldIndexRequest>,
     ) -> Result<Response<v1::DeleteFieldIndexResponse>, Status> {
-        Err(Status::unimplemented("SKELETON"))
+        let v1::DeleteFieldIndexRequest { collection, key } = request.into_inner();
+        let name = convert::collection_name("collection", collection)?;
+        let field = convert::field("key", &key)?;
+        if Indexes::built_in(&field).is_some() || field == Field::Id {
+            let message = format!("every collection has an index on `{key}`");
+            return Err(FieldViolation::new("key", Reason::Malformed, message).into());
+        }
+        self.collections.delete_index(name, field).await?;
+        Ok(Response::new(v1::DeleteFieldIndexResponse {}))
     }
 
     async fn set_alias(
         &self,
-        _: Request<v1::SetAliasRequest>,
+        request: Request<v1::SetAliasRequest>,
     ) -> Result<Response<v1::SetAliasResponse>, Status> {
-        Err(Status::unimplemented("SKELETON"))
+        let v1::SetAliasRequest { alias, collection } = request.into_inner();
+        let alias = convert::collection_name("alias", alias)?;
+        let name = convert::collection_name("collection", collection)?;
+        let previous = self.collections.set_alias(alias, name).await?;
+        let previous_collection = previous.map(|name| name.to_string()).unwrap_or_default();
+        Ok(Response::new(v1::SetAliasResponse { previous_collection }))
     }
 
     async fn delete_alias(
         &self,
-        _: Request<v1::DeleteAliasRequest>,
+        request: Request<v1::DeleteAliasRequest>,
     ) -> Result<Response<v1::DeleteAliasResponse>, Status> {
-        Err(Status::unimplemented("SKELETON"))
+        let alias = convert::collection_name("alias", request.into_inner().alias)?;
+        self.collections.delete_alias(alias).await?;
+        Ok(Response::new(v1::DeleteAliasResponse {}))
     }
 
     async fn list_aliases(
         &self,
         _: Request<v1::ListAliasesRequest>,
     ) -> Result<Response<v1::ListAliasesResponse>, Status> {
-        Err(Status::unimplemented("SKELETON"))
+        let aliases = self.collections.aliases().await?.into_iter();
+        let written = aliases.map(|(alias, collection)| v1::Alias {
+            alias: alias.to_string(),
+            collection: collection.to_string(),
+        });
+        Ok(Response::new(v1::ListAliasesResponse { aliases: written.collect() }))
     }
 
     async fn get_collection_stats(
         &self,
-        _: Request<v1::GetCollectionStatsRequest>,
+        request: Request<v1::GetCollectionStatsRequest>,
     ) -> Result<Response<v1::GetCollectionStatsResponse>, Status> {
-        Err(Status::unimplemented("SKELETON"))
+        let name = convert::collection_name("name", request.into_inner().name)?;
+        let stats = self.collections.stats(name).await?;
+        Ok(Response::new(convert::collection::write_stats(&stats)))
     }
 
     async fn clear_cache(
         &self,
-        _: Request<v1::ClearCacheRequest>,
+        request: Request<v1::ClearCacheRequest>,
     ) -> Result<Response<v1::ClearCacheResponse>, Status> {
-        Err(Status::unimplemented("SKELETON"))
+        let name = convert::collection_name("name", request.into_inner().name)?;
+        self.collections.clear_cache(name).await?;
+        Ok(Response::new(v1::ClearCacheResponse {}))
     }
 }

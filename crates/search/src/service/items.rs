@@ -12,13 +12,13 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span};
 
 use crate::convert;
-use crate::convert::page::{self, Listing};
+use crate::convert::page;
 use crate::embedder::Lane;
 use crate::error::Error;
-use crate::filter::Filter;
+use crate::filter::{Field, Filter};
 use crate::item::Item;
-use crate::items::{Items, Outcome, stream};
-use crate::store::Page;
+use crate::items::{Items, Listing, Order, Outcome, stream};
+use crate::store::Collection;
 
 /// What every thumbnail is.
 const THUMBNAIL_MEDIA_TYPE: &str = "image/jpeg";
@@ -47,8 +47,8 @@ impl ItemService for Service {
         let v1::IndexItemRequest { collection, item } = request.into_inner();
         let collection = convert::collection_name("collection", collection)?;
         let new = convert::item::read(item)?;
-        let hashed = self.items.hash(new).await?;
-        let (item, outcome) = self.items.index(&collection, hashed, Lane::Interactive).await?;
+        let incoming = self.items.settle(new).await?;
+        let (item, outcome) = self.items.index(&collection, incoming, Lane::Interactive).await?;
         Ok(Response::new(indexed(item, outcome)))
     }
 
@@ -75,29 +75,45 @@ impl ItemService for Service {
     ) -> Result<Response<v1::GetItemResponse>, Status> {
         let v1::GetItemRequest { collection, id, include_vector } = request.into_inner();
         let (collection, id) = place(collection, id)?;
-        let point = self.items.get(collection, id).await?;
-        let vector = if include_vector { point.vector.into_values() } else { Vec::new() };
-        let item = Some(convert::item::write(point.item));
+        let record = self.items.get(collection, id, include_vector).await?;
+        let vector = record.vector.map(|vector| vector.into_values()).unwrap_or_default();
+        let item = Some(convert::item::write(record.item));
         Ok(Response::new(v1::GetItemResponse { item, vector }))
+    }
+
+    async fn check_items(
+        &self,
+        request: Request<v1::CheckItemsRequest>,
+    ) -> Result<Response<v1::CheckItemsResponse>, Status> {
+        let v1::CheckItemsRequest { collection, ids, content_hashes } = request.into_inner();
+        let name = convert::collection_name("collection", collection)?;
+        let (ids, hashes) = convert::item::read_check(ids, content_hashes)?;
+        let collection = self.items.resolve(name).await?;
+        let known = self.items.known_ids(&collection, &ids).await?;
+        let found = ids.iter().filter(|id| known.contains(id)).map(ItemId::to_string).collect();
+        let known = self.items.known_hashes(&collection, &hashes).await?;
+        let hashes = hashes.iter().map(ToString::to_string);
+        let content_hashes = hashes.filter(|hash| known.contains(hash)).collect();
+        Ok(Response::new(v1::CheckItemsResponse { ids: found, content_hashes }))
     }
 
     async fn list_items(
         &self,
         request: Request<v1::ListItemsRequest>,
     ) -> Result<Response<v1::ListItemsResponse>, Status> {
-        let v1::ListItemsRequest { collection, filter, page_size, page_token, .. } =
-            request.into_inner();
-        let collection = convert::collection_name("collection", collection)?;
-        let filter = convert::filter::read(filter)?;
-        let listing = listing(&collection, &filter)?;
-        let after = listing.after(&page_token)?;
-        let after = after.map(|id| convert::item_id("page_token", id)).transpose()?;
-        let page = Page { filter, after, limit: page::size(page_size), vectors: false };
-        let listed = self.items.list(collection, page).await?;
-        let last = listed.items.last().map(|last| listing.token(last.id.as_str()));
-        let next_page_token = last.filter(|_| listed.has_more).unwrap_or_default();
+        let request = request.into_inner();
+        let name = convert::collection_name("collection", request.collection)?;
+        let filter = convert::filter::read(request.filter)?;
+        let order = page::order(&request.order_by)?;
+        let collection = self.items.resolve(name).await?;
+        let unindexed_fields = unindexed(&collection, &filter);
+        let pages = pages(&collection, &filter, order.as_ref())?;
+        let after = pages.after(&request.page_token)?;
+        let listing = Listing { filter, order, after, limit: page::size(request.page_size) };
+        let listed = self.items.list(&collection, listing).await?;
+        let next_page_token = listed.next.map(|next| pages.token(&next)).unwrap_or_default();
         let items = listed.items.into_iter().map(convert::item::write).collect();
-        Ok(Response::new(v1::ListItemsResponse { items, next_page_token, ..Default::default() }))
+        Ok(Response::new(v1::ListItemsResponse { items, next_page_token, unindexed_fields }))
     }
 
     async fn count_items(
@@ -105,20 +121,74 @@ impl ItemService for Service {
         request: Request<v1::CountItemsRequest>,
     ) -> Result<Response<v1::CountItemsResponse>, Status> {
         let v1::CountItemsRequest { collection, filter } = request.into_inner();
-        let collection = convert::collection_name("collection", collection)?;
+        let name = convert::collection_name("collection", collection)?;
         let filter = convert::filter::read(filter)?;
-        let count = self.items.count(collection, filter).await?;
-        Ok(Response::new(v1::CountItemsResponse { count, ..Default::default() }))
+        let collection = self.items.resolve(name).await?;
+        let unindexed_fields = unindexed(&collection, &filter);
+        let count = self.items.count(&collection, filter).await?;
+        Ok(Response::new(v1::CountItemsResponse { count, unindexed_fields }))
+    }
+
+    async fn sample_items(
+        &self,
+        request: Request<v1::SampleItemsRequest>,
+    ) -> Result<Response<v1::SampleItemsResponse>, Status> {
+        let v1::SampleItemsRequest { collection, filter, size, seed } = request.into_inner();
+        let name = convert::collection_name("collection", collection)?;
+        let filter = convert::filter::read(filter)?;
+        let size = convert::item::read_sample_size(size)?;
+        let seed = seed.unwrap_or_else(rand::random);
+        let collection = self.items.resolve(name).await?;
+        let unindexed_fields = unindexed(&collection, &filter);
+        let drawn = self.items.sample(&collection, &filter, size, seed).await?;
+        let items = drawn.into_iter().map(convert::item::write).collect();
+        Ok(Response::new(v1::SampleItemsResponse { items, seed, unindexed_fields }))
+    }
+
+    async fn update_item(
+        &self,
+        request: Request<v1::UpdateItemRequest>,
+    ) -> Result<Response<v1::UpdateItemResponse>, Status> {
+        let v1::UpdateItemRequest { collection, item, update_mask, etag } = request.into_inner();
+        let name = convert::collection_name("collection", collection)?;
+        let mut item = item.ok_or_else(convert::item::missing)?;
+        let id = convert::item_id("item.id", std::mem::take(&mut item.id))?;
+        let change = convert::item::read_change(item, update_mask)?;
+        let item = self.items.update(name, id, change, convert::etag(etag)).await?;
+        let item = Some(convert::item::write(item));
+        Ok(Response::new(v1::UpdateItemResponse { item }))
+    }
+
+    async fn replace_image(
+        &self,
+        request: Request<v1::ReplaceImageRequest>,
+    ) -> Result<Response<v1::ReplaceImageResponse>, Status> {
+        let v1::ReplaceImageRequest { collection, id, image, etag } = request.into_inner();
+        let (name, id) = place(collection, id)?;
+        let replaced = self.items.replace_image(name, id, image, convert::etag(etag)).await?;
+        let v1::IndexItemResponse { item, outcome } = indexed(replaced.0, replaced.1);
+        Ok(Response::new(v1::ReplaceImageResponse { item, outcome }))
     }
 
     async fn delete_item(
         &self,
         request: Request<v1::DeleteItemRequest>,
     ) -> Result<Response<v1::DeleteItemResponse>, Status> {
-        let v1::DeleteItemRequest { collection, id, .. } = request.into_inner();
-        let (collection, id) = place(collection, id)?;
-        self.items.delete(collection, id).await?;
+        let v1::DeleteItemRequest { collection, id, etag } = request.into_inner();
+        let (name, id) = place(collection, id)?;
+        self.items.delete(name, id, convert::etag(etag)).await?;
         Ok(Response::new(v1::DeleteItemResponse {}))
+    }
+
+    async fn delete_items(
+        &self,
+        request: Request<v1::DeleteItemsRequest>,
+    ) -> Result<Response<v1::DeleteItemsResponse>, Status> {
+        let v1::DeleteItemsRequest { collection, which } = request.into_inner();
+        let name = convert::collection_name("collection", collection)?;
+        let which = convert::item::read_which(which)?;
+        let deleted_count = self.items.delete_many(name, which).await?;
+        Ok(Response::new(v1::DeleteItemsResponse { deleted_count }))
     }
 
     async fn get_thumbnail(
@@ -132,46 +202,16 @@ impl ItemService for Service {
         Ok(Response::new(v1::GetThumbnailResponse { image, media_type }))
     }
 
-    async fn check_items(
-        &self,
-        _: Request<v1::CheckItemsRequest>,
-    ) -> Result<Response<v1::CheckItemsResponse>, Status> {
-        Err(Status::unimplemented("SKELETON"))
-    }
-
-    async fn sample_items(
-        &self,
-        _: Request<v1::SampleItemsRequest>,
-    ) -> Result<Response<v1::SampleItemsResponse>, Status> {
-        Err(Status::unimplemented("SKELETON"))
-    }
-
-    async fn update_item(
-        &self,
-        _: Request<v1::UpdateItemRequest>,
-    ) -> Result<Response<v1::UpdateItemResponse>, Status> {
-        Err(Status::unimplemented("SKELETON"))
-    }
-
-    async fn replace_image(
-        &self,
-        _: Request<v1::ReplaceImageRequest>,
-    ) -> Result<Response<v1::ReplaceImageResponse>, Status> {
-        Err(Status::unimplemented("SKELETON"))
-    }
-
-    async fn delete_items(
-        &self,
-        _: Request<v1::DeleteItemsRequest>,
-    ) -> Result<Response<v1::DeleteItemsResponse>, Status> {
-        Err(Status::unimplemented("SKELETON"))
-    }
-
     async fn get_original(
         &self,
-        _: Request<v1::GetOriginalRequest>,
+        request: Request<v1::GetOriginalRequest>,
     ) -> Result<Response<v1::GetOriginalResponse>, Status> {
-        Err(Status::unimplemented("SKELETON"))
+        let v1::GetOriginalRequest { collection, id } = request.into_inner();
+        let (collection, id) = place(collection, id)?;
+        let (image, format) = self.items.original(collection, id).await?;
+        // Each format is called as its media type is.
+        let media_type = format!("image/{format}");
+        Ok(Response::new(v1::GetOriginalResponse { image, media_type }))
     }
 }
 
@@ -190,9 +230,21 @@ fn place(collection: String, id: String) -> Result<(CollectionName, ItemId), Sta
     Ok((collection, convert::item_id("id", id)?))
 }
 
-/// Pages belong to one filter of one collection.
-fn listing(collection: &CollectionName, filter: &Filter) -> Result<Listing, Error> {
+/// Fields of a filter for which items have to be read one by one.
+fn unindexed(collection: &Collection, filter: &Filter) -> Vec<String> {
+    collection.indexes.missing_for(filter).iter().map(Field::key).collect()
+}
+
+/// Pages belong to one filter and order of one collection, whatever it is called.
+fn pages(
+    collection: &Collection,
+    filter: &Filter,
+    order: Option<&Order>,
+) -> Result<page::Listing, Error> {
     let filter = serde_json::to_vec(filter)
         .map_err(|error| Error::Internal(format!("write down a filter: {error}")))?;
-    Ok(Listing::of(&[b"items", collection.as_str().as_bytes(), &filter]))
+    let uid = collection.uid.as_bytes();
+    let key = order.map(|order| order.field.key()).unwrap_or_default();
+    let is_descending = order.is_some_and(|order| order.descending);
+    Ok(page::Listing::of(&[b"items", uid, &filter, key.as_bytes(), &[u8::from(is_descending)]]))
 }

@@ -15,6 +15,7 @@ use clipmesh_proto::embedder::v1::embed_result::Outcome;
 use clipmesh_proto::embedder::v1::embedder_service_server::{
     EmbedderService, EmbedderServiceServer,
 };
+use clipmesh_proto::ids::PixelHash;
 use futures::stream::BoxStream;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -154,7 +155,8 @@ impl EmbedderService for Embedder {
         let request = request.into_inner();
         self.state.priorities.lock().expect("no panic").push(request.priority());
         let encoding = request.encoding();
-        let side = request.image_facts.map_or(0, |facts| facts.thumbnail_side);
+        let facts = request.image_facts.unwrap_or_default();
+        let side = facts.thumbnail_side;
         let thumbnail = self.state.thumbnail.lock().expect("no panic").clone();
         let thumbnail = if side > 0 { thumbnail } else { Bytes::new() };
         let inputs = request.inputs;
@@ -168,6 +170,9 @@ impl EmbedderService for Embedder {
                 &mut result.outcome
             {
                 image.thumbnail = thumbnail.clone();
+                if !facts.hashes {
+                    (image.pixel_hash, image.perceptual_hash) = Default::default();
+                }
             }
             result
         });
@@ -244,8 +249,24 @@ fn average(bytes: &[u8]) -> image::ImageResult<([f32; DIMENSION], Option<v1::Ima
     let [red, green, blue] = sum.map(|total| total / pixels);
     let format = format.extensions_str()[0].replace("jpg", "jpeg");
     let (width, height) = picture.dimensions();
-    let info = v1::ImageInfo { width, height, format, ..v1::ImageInfo::default() };
+    let info = v1::ImageInfo {
+        width,
+        height,
+        format,
+        pixel_hash: PixelHash::of(width, height, picture.as_raw()).to_string(),
+        perceptual_hash: perceptual_hash(&picture),
+        ..v1::ImageInfo::default()
+    };
     Ok(([red, green, blue, 0.1], Some(info)))
+}
+
+/// A bit for each of 64 places, set where it is light.
+fn perceptual_hash(picture: &image::RgbImage) -> u64 {
+    let is_light = |i: u32| {
+        let (x, y) = (picture.width() * (i % 8) / 8, picture.height() * (i / 8) / 8);
+        picture.get_pixel(x, y).0.iter().map(|level| u32::from(*level)).sum::<u32>() > 384
+    };
+    (0..64).fold(0, |hash, i| hash << 1 | u64::from(is_light(i)))
 }
 
 fn colour_of(text: &str) -> [f32; DIMENSION] {

@@ -108,7 +108,11 @@ impl Clients {
 
 impl Service {
     pub(crate) async fn start(data_dir: &Path, embedder_url: &str) -> Self {
-        let mut config = Config { data_dir: data_dir.to_owned(), ..Config::default() };
+        Self::start_with(Config::default(), data_dir, embedder_url).await
+    }
+
+    pub(crate) async fn start_with(config: Config, data_dir: &Path, embedder_url: &str) -> Self {
+        let mut config = Config { data_dir: data_dir.to_owned(), ..config };
         config.embedder.url = embedder_url.to_owned();
         config.server = server::Config::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -128,9 +132,14 @@ impl Service {
 impl Sandbox {
     /// A service with an empty collection.
     pub(crate) async fn start() -> (Self, Clients) {
+        Self::start_with(Config::default()).await
+    }
+
+    /// The same with other settings.
+    pub(crate) async fn start_with(config: Config) -> (Self, Clients) {
         let (embedder, running) = Embedder::start().await;
         let folder = TempDir::new().expect("a temporary folder");
-        let service = Service::start(folder.path(), &embedder.url).await;
+        let service = Service::start_with(config, folder.path(), &embedder.url).await;
         let mut clients = service.clients.clone();
         clients.create(COLLECTION).await;
         let sandbox = Self { embedder, folder, running: Some(running), service: Some(service) };
@@ -176,6 +185,19 @@ pub(crate) fn item(id: &str, colour: [u8; 3]) -> v1::NewItem {
         filename: format!("{id}.png"),
         ..v1::NewItem::default()
     }
+}
+
+/// A new item of a vector that was made elsewhere.
+pub(crate) fn ready(id: &str, values: &[f32]) -> v1::NewItem {
+    let vector = v1::VectorQuery { values: values.to_vec(), model_fingerprint: String::new() };
+    v1::NewItem { id: id.to_owned(), vector: Some(vector), ..v1::NewItem::default() }
+}
+
+/// Metadata of numbers and strings.
+pub(crate) fn metadata(fields: &[(&str, prost_types::value::Kind)]) -> Option<prost_types::Struct> {
+    let value = |kind: &prost_types::value::Kind| prost_types::Value { kind: Some(kind.clone()) };
+    let fields = fields.iter().map(|(name, kind)| ((*name).to_owned(), value(kind)));
+    Some(prost_types::Struct { fields: fields.collect() })
 }
 
 /// A search in the collection of colours.
