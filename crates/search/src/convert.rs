@@ -1,17 +1,25 @@
 //! From protobuf to our own types and back. What comes in is checked here once, so that nothing
 //! behind it has to; each refusal names its field as the caller knows it.
 
+pub(crate) mod classify;
+pub(crate) mod duplicates;
 pub(crate) mod filter;
 pub(crate) mod item;
 pub(crate) mod page;
 pub(crate) mod query;
+pub(crate) mod search;
+mod value;
 
 use clipmesh_proto::code::{FieldViolation, Reason};
 use clipmesh_proto::ids::{self, CollectionName, Fingerprint, ItemId};
 use clipmesh_proto::search::v1;
 use jiff::Timestamp;
 
+use crate::filter::Field;
 use crate::store::{self, Distance};
+
+/// How much of a text that is no name is repeated to its sender.
+const MAX_QUOTED_CHARS: usize = 80;
 
 /// The name of a collection, from the field `field`.
 pub(crate) fn collection_name(field: &str, name: String) -> Result<CollectionName, FieldViolation> {
@@ -26,6 +34,21 @@ pub(crate) fn item_id(field: &str, id: String) -> Result<ItemId, FieldViolation>
 /// The fingerprint of a model, from the field `field`.
 pub(crate) fn fingerprint(field: &str, text: String) -> Result<Fingerprint, FieldViolation> {
     Fingerprint::try_from(text).map_err(|error| bad_id(field, error))
+}
+
+/// A field of items that can be asked for, named in the field `path`.
+pub(crate) fn field(path: &str, key: &str) -> Result<Field, FieldViolation> {
+    if key.is_empty() {
+        return Err(FieldViolation::new(path, Reason::Malformed, "must name a field"));
+    }
+    let is_sound = |field: &Field| {
+        if let Field::Metadata(name) = field { item::is_metadata_name(name) } else { true }
+    };
+    Field::of_key(key).filter(is_sound).ok_or_else(|| {
+        let key: String = key.chars().take(MAX_QUOTED_CHARS).collect();
+        let message = format!("`{key}` is neither `metadata.NAME` nor a field of an item");
+        FieldViolation::new(path, Reason::Malformed, message)
+    })
 }
 
 /// How a new collection compares vectors.

@@ -121,7 +121,7 @@ fn read_scalar(value: WireValue) -> Result<Scalar, (Reason, &'static str)> {
     }
 }
 
-fn write_value(value: &Value) -> WireValue {
+pub(super) fn write_value(value: &Value) -> WireValue {
     let scalar = |scalar: &Scalar| {
         let kind = match scalar {
             Scalar::String(text) => Kind::StringValue(text.clone()),
