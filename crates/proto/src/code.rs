@@ -50,6 +50,8 @@ pub enum Reason {
     Duplicate,
     /// Parts of a sum that leave nothing of each other.
     CancelsOut,
+    /// Does not go with another field of the request, or with its collection.
+    Conflict,
 }
 
 /// A field of a request that can't be taken, and why.
@@ -66,7 +68,7 @@ pub struct FieldViolation {
 // === impl Reason ===
 
 impl Reason {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Empty,
         Self::Missing,
         Self::NotAnImage,
@@ -83,6 +85,7 @@ impl Reason {
         Self::NotFinite,
         Self::Duplicate,
         Self::CancelsOut,
+        Self::Conflict,
     ];
 
     /// The name on the wire.
@@ -104,6 +107,7 @@ impl Reason {
             Self::NotFinite => "NOT_FINITE",
             Self::Duplicate => "DUPLICATE",
             Self::CancelsOut => "CANCELS_OUT",
+            Self::Conflict => "CONFLICT",
         }
     }
 

@@ -168,7 +168,7 @@ fn serve(config: &Config, parts: &Parts) -> (server::Server, TaskTracker) {
                 .max_encoding_message_size(max_message),
         )
         .service(
-            SearchServiceServer::new(service::search::Service::new(searches))
+            SearchServiceServer::new(service::search::Service::new(searches, max_message))
                 .max_decoding_message_size(max_message)
                 .max_encoding_message_size(max_message),
         );

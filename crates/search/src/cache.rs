@@ -37,7 +37,7 @@ pub(crate) struct Key([u8; 32]);
 #[derive(Clone, Debug)]
 pub(crate) struct Embeddings(Arc<dyn Cache>);
 
-/// Hits by the collection, its generation and the query.
+/// Answers by the collection, its generation and the query.
 #[derive(Clone, Debug)]
 pub(crate) struct Results(Arc<dyn Cache>);
 
@@ -105,7 +105,7 @@ impl Results {
         Self(cache)
     }
 
-    pub(crate) async fn get(&self, key: Key) -> Option<Vec<v1::Hit>> {
+    pub(crate) async fn get(&self, key: Key) -> Option<v1::SearchResponse> {
         let bytes = self.0.get(key).await;
         let is_there = bytes.is_some();
         let response = bytes.and_then(|bytes| v1::SearchResponse::decode(bytes).ok());
@@ -113,11 +113,12 @@ impl Results {
             metrics::cache_unreadable("results");
         }
         metrics::cache_looked_up("results", response.is_some());
-        response.map(|response| response.hits)
+        response
     }
 
-    pub(crate) async fn put(&self, key: Key, hits: &[v1::Hit]) {
-        let response = v1::SearchResponse { hits: hits.to_vec(), ..Default::default() };
+    /// Keeps an answer, which has no timing yet.
+    pub(crate) async fn put(&self, key: Key, response: &v1::SearchResponse) {
+        debug_assert!(response.timing.is_none(), "the next answer takes another time");
         self.0.put(key, response.encode_to_vec().into()).await;
     }
 }

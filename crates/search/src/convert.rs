@@ -1,11 +1,15 @@
 //! From protobuf to our own types and back. What comes in is checked here once, so that nothing
 //! behind it has to; each refusal names its field as the caller knows it.
 
+pub(crate) mod classify;
 pub(crate) mod collection;
+pub(crate) mod duplicates;
 pub(crate) mod filter;
 pub(crate) mod item;
 pub(crate) mod page;
 pub(crate) mod query;
+pub(crate) mod search;
+mod value;
 
 use clipmesh_proto::code::{FieldViolation, Reason};
 use clipmesh_proto::ids::{self, CollectionName, Fingerprint, ItemId};

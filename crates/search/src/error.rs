@@ -35,6 +35,8 @@ pub(crate) enum Error {
     EtagMismatch { collection: CollectionName, id: ItemId },
     #[error("more than {max} items can't be sorted by `{field}`, which holds strings")]
     TooManyToSort { field: String, max: usize },
+    #[error("{count} items pass the filter, and at most {max} are compared at once")]
+    TooManyToCompare { count: u64, max: u64 },
     #[error("there is a collection `{0}` already")]
     CollectionExists(CollectionName),
     #[error("collection `{collection}` holds vectors of model {expected}, not of model {actual}")]
@@ -64,6 +66,16 @@ impl Error {
     #[must_use]
     pub(crate) fn in_field(self, field: &str) -> Self {
         if let Self::Invalid(violation) = self {
+            return Self::Invalid(violation.renamed(field));
+        }
+        self
+    }
+
+    /// The same error, of a request that is a part of another one.
+    #[must_use]
+    pub(crate) fn within(self, place: &str) -> Self {
+        if let Self::Invalid(violation) = self {
+            let field = format!("{place}.{}", violation.field);
             return Self::Invalid(violation.renamed(field));
         }
         self
@@ -147,6 +159,7 @@ impl From<Error> for Status {
                 let subject = format!("fields/{field}");
                 code::precondition(text, "NOT_INDEXED", subject)
             }
+            Error::TooManyToCompare { .. } => code::precondition(text, "TOO_MANY_ITEMS", "filter"),
             Error::EmbedderBusy { retry_after } => code::busy(text, retry_after),
             Error::EmbedderUnavailable(_) => code::unavailable(text, RETRY_AFTER),
             Error::DeadlineExceeded => Self::deadline_exceeded(text),
@@ -191,6 +204,7 @@ mod tests {
                 Error::TooManyToSort { field: "metadata.a".to_owned(), max: 9 },
                 Code::FailedPrecondition,
             ),
+            (Error::TooManyToCompare { count: 9, max: 8 }, Code::FailedPrecondition),
             (Error::CollectionExists(name.clone()), Code::AlreadyExists),
             (Error::EmbedderBusy { retry_after: RETRY_AFTER }, Code::ResourceExhausted),
             (Error::EmbedderUnavailable(String::new()), Code::Unavailable),
@@ -214,6 +228,17 @@ mod tests {
             let fingerprint = digit.repeat(64);
             assert!(status.message().contains(&fingerprint), "both models are named: {status:?}");
         }
+    }
+
+    #[test]
+    fn a_violation_is_named_by_its_place_in_a_batch() {
+        let violation = FieldViolation::new("query.text", Reason::Empty, "m");
+        let Error::Invalid(placed) = Error::from(violation).within("searches[3]") else {
+            panic!("still one");
+        };
+        assert_eq!(placed.field, "searches[3].query.text", "a path in the batch");
+        let other = Error::DeadlineExceeded.within("searches[3]");
+        assert!(matches!(other, Error::DeadlineExceeded), "others have no place: {other}");
     }
 
     #[test]

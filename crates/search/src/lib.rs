@@ -19,11 +19,14 @@
 mod app;
 mod blobs;
 mod cache;
+mod classify;
 mod collections;
 pub mod config;
 mod convert;
+mod duplicates;
 mod embedder;
 mod error;
+mod facets;
 pub mod filter;
 pub mod item;
 mod items;

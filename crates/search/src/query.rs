@@ -1,48 +1,106 @@
 //! The use case that the service is named after.
 //!
 //! ```text
-//! collection ─► result cache ─► vector ─► store ─► fill the result cache
-//!                                 │
+//! collection ─► result cache ─► vector ─► store ─► plan ─► fill the result cache
+//!                                 │                 │
+//!                                 │                 └ as they are, in groups, diverse, or fused
 //!                 one, or the weighted sum of several:
 //!                                 ├ given, or that of a stored item
 //!                                 └ embedding cache ─► embedder
 //! ```
+//!
+//! One search is a batch of one: the vectors of a batch are obtained at the same time, and the
+//! store answers what is asked of one collection in one call.
 
+mod ask;
+mod direction;
+mod diversity;
+mod fields;
+mod fusion;
 mod mix;
 mod part;
+mod plan;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use clipmesh_proto::Embedding;
+use clipmesh_proto::code::{FieldViolation, Reason};
 use clipmesh_proto::ids::CollectionName;
 use clipmesh_proto::search::v1;
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::cache::{Key, Results};
 use crate::convert;
-use crate::embedder::{Ask, Lane};
 use crate::error::Error;
-use crate::filter::Filter;
-use crate::store::{Collection, Search, Target, VectorStore};
-use crate::vectors::{Obtained, Vectors};
+use crate::filter::{Field, Filter};
+use crate::item::{Item, Scalar};
+use crate::store::index::{Kind, VectorIndex};
+use crate::store::{self, Collection, VectorStore};
+use crate::vectors::Vectors;
 
-use part::{Content, Source};
+use part::Source;
+use plan::Reply;
+
+pub(crate) use direction::Direction;
+pub(crate) use fields::Fields;
 pub(crate) use part::{Example, Part};
 
 /// A search, checked as far as it can be without its collection.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) collection: CollectionName,
-    /// What to look for: one thing, or the parts of a mix; never empty.
+    /// What to look for: one thing, or the parts of a mix; empty for words alone.
     pub(crate) query: Vec<Part>,
+    pub(crate) way: Way,
     pub(crate) filter: Filter,
+    /// Most hits, or most groups.
     pub(crate) limit: usize,
     pub(crate) offset: usize,
     pub(crate) threshold: Option<f32>,
+    pub(crate) exact: bool,
+    /// `None`: the store's own.
+    pub(crate) effort: Option<usize>,
+    /// What of items is shown.
+    pub(crate) fields: Fields,
+    /// Whether their vectors are shown.
+    pub(crate) vectors: bool,
+}
+
+/// Which of what is near, or worded so, are the hits.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) enum Way {
+    /// The nearest.
+    Nearest,
+    /// The nearest of each value of a field.
+    Groups { field: Field, size: usize },
+    /// Of so many of the nearest, those that differ from one another.
+    Diverse { weight: f32, candidates: usize },
+    /// The best by words; with a query, the best by both.
+    Words { words: Vec<String>, weight: f32, query_weight: f32 },
+}
+
+/// What a search finds.
+#[derive(Clone, Debug)]
+pub(crate) enum Found {
+    Hits(Vec<Ranked>),
+    Groups { field: Field, groups: Vec<(Scalar, Vec<Ranked>)> },
+}
+
+/// An item that was found, and by what.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ranked {
+    pub(crate) item: Item,
+    /// Cosine similarity to the query; 0 without one.
+    pub(crate) score: f32,
+    pub(crate) word_score: f32,
+    pub(crate) fused_score: f32,
+    /// It may be there without having been asked for.
+    pub(crate) vector: Option<Embedding>,
 }
 
 /// Answers searches.
@@ -54,10 +112,17 @@ pub(crate) struct Searches {
     pub(crate) max_image_bytes: ByteSize,
 }
 
-/// The hits, and how they were come by.
+/// What a caller is told, and how it was come by.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Answer {
-    pub(crate) hits: Vec<v1::Hit>,
+    /// Without its timing.
+    pub(crate) response: v1::SearchResponse,
+    pub(crate) timing: Timing,
+}
+
+/// Where the time went.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Timing {
     pub(crate) total: Duration,
     pub(crate) embed: Duration,
     pub(crate) store: Duration,
@@ -65,156 +130,229 @@ pub(crate) struct Answer {
     pub(crate) result_cached: bool,
 }
 
-/// Everything that the hits depend on, beside the collection.
+/// Everything that the answer depends on, beside the items of the collection.
 #[derive(Debug, Serialize)]
 struct Identity<'a> {
     query: Vec<part::Identity<'a>>,
+    way: &'a Way,
     filter: &'a Filter,
     limit: usize,
     offset: usize,
     threshold: Option<u32>,
+    exact: bool,
+    effort: Option<usize>,
+    fields: &'a Fields,
+    vectors: bool,
+    unindexed: &'a [Field],
+    index: &'a VectorIndex,
+}
+
+/// How far a search came before the store is asked.
+#[derive(Debug)]
+enum Step {
+    Known(v1::SearchResponse),
+    Open(Box<Open>),
+}
+
+/// A search that the store has to answer.
+#[derive(Debug)]
+struct Open {
+    key: Key,
+    request: Request,
+    collection: CollectionName,
+    unindexed: Vec<Field>,
+    exclude: Vec<clipmesh_proto::ids::ItemId>,
+    direction: Option<Direction>,
 }
 
 impl Searches {
     /// Finds the items nearest to a query, best first.
     pub(crate) async fn search(&self, request: Request) -> Result<Answer, Error> {
+        let nothing = || Err(Error::Internal("a search has no answer".to_owned()));
+        self.search_all(vec![request]).await.pop().unwrap_or_else(nothing)
+    }
+
+    /// Answers several searches, each by itself and in their order.
+    pub(crate) async fn search_all(&self, requests: Vec<Request>) -> Vec<Result<Answer, Error>> {
         let start = Instant::now();
-        let collection = self.store.resolve(request.collection.clone()).await?;
+        let collections = self.resolve_all(&requests).await;
+        let steps = requests.into_iter().map(|request| {
+            let collection = collections[&request.collection].as_ref();
+            async move { self.prepare(request, collection.map_err(Clone::clone)?).await }
+        });
+        let mut answers = Vec::new();
+        let mut open = Vec::new();
+        for (at, step) in join_all(steps).await.into_iter().enumerate() {
+            match step {
+                Ok(Step::Open(one)) => {
+                    open.push((at, one));
+                    answers.push(Ok(Answer::default()));
+                }
+                Ok(Step::Known(response)) => answers.push(Ok(Answer::known(response))),
+                Err(error) => answers.push(Err(error)),
+            }
+        }
+        for (at, answer) in self.ask(open).await {
+            answers[at] = answer;
+        }
+        let total = start.elapsed();
+        for answer in answers.iter_mut().flatten() {
+            answer.timing.total = total;
+        }
+        answers
+    }
+
+    /// Checks the parts of a query against its collection.
+    pub(crate) async fn check(
+        &self,
+        query: Vec<Part>,
+        collection: &Collection,
+    ) -> Result<Vec<Source>, Error> {
         let max_image_bytes = self.max_image_bytes.as_u64();
-        let parts = request.query.into_iter();
-        let sources = parts.map(|part| part.check(&collection, max_image_bytes));
-        let sources = try_join_all(sources).await?;
-        let identity = Identity {
+        let sources = query.into_iter().map(|part| part.check(collection, max_image_bytes));
+        try_join_all(sources).await
+    }
+
+    async fn resolve_all(
+        &self,
+        requests: &[Request],
+    ) -> BTreeMap<CollectionName, Result<Collection, store::Error>> {
+        let names: BTreeSet<_> = requests.iter().map(|request| &request.collection).collect();
+        let resolved = names.into_iter().map(async |name| {
+            let collection = self.store.resolve(name.clone()).await;
+            (name.clone(), collection)
+        });
+        join_all(resolved).await.into_iter().collect()
+    }
+
+    /// Takes a search as far as the store's answer, or to the answer if it is known.
+    async fn prepare(&self, mut request: Request, collection: &Collection) -> Result<Step, Error> {
+        request.way.check(collection)?;
+        let query = std::mem::take(&mut request.query);
+        let sources = self.check(query, collection).await?;
+        let unindexed = collection.indexes.missing_for(&request.filter);
+        let identity = Identity::of(&request, &sources, collection, &unindexed);
+        let key = Key::result(collection, &identity.to_bytes()?);
+        if let Some(response) = self.look_up(key).await {
+            return Ok(Step::Known(response));
+        }
+        let exclude = sources.iter().filter_map(Source::item).cloned().collect();
+        let direction = match sources.is_empty() {
+            true => None,
+            false => Some(self.direction(sources, collection).await?),
+        };
+        let collection = collection.name.clone();
+        let open = Open { key, request, collection, unindexed, exclude, direction };
+        Ok(Step::Open(Box::new(open)))
+    }
+
+    /// Asks the store for everything at once.
+    async fn ask(&self, open: Vec<(usize, Box<Open>)>) -> Vec<(usize, Result<Answer, Error>)> {
+        let asks = open.iter().map(|(_, open)| {
+            let ask = plan::ask(&open.request, open.vector(), open.exclude.clone());
+            (open.collection.clone(), ask)
+        });
+        let replies = ask::all(&self.store, asks.collect()).await;
+        let finishing = open.into_iter().zip(replies).map(async |((at, open), reply)| {
+            let answer = match reply {
+                Ok((reply, took)) => self.finish(*open, reply, took).await,
+                Err(error) => Err(error.into()),
+            };
+            (at, answer)
+        });
+        join_all(finishing).await
+    }
+
+    async fn finish(&self, open: Open, reply: Reply, took: Duration) -> Result<Answer, Error> {
+        let found = plan::finish(&open.request, open.vector(), reply).await?;
+        let mut response = convert::search::write(found, &open.request);
+        response.unindexed_fields = open.unindexed.iter().map(Field::key).collect();
+        self.keep(open.key, &response).await;
+        let mut timing = open.direction.map(|direction| direction.timing()).unwrap_or_default();
+        timing.store += took;
+        Ok(Answer { response, timing })
+    }
+
+    /// The only place where an answer is taken from the cache.
+    async fn look_up(&self, key: Key) -> Option<v1::SearchResponse> {
+        self.results.get(key).await
+    }
+
+    /// The only place where an answer is put into the cache.
+    async fn keep(&self, key: Key, response: &v1::SearchResponse) {
+        self.results.put(key, response).await;
+    }
+}
+
+// === impl Way ===
+
+impl Way {
+    /// Refuses what the collection has not been made for.
+    fn check(&self, collection: &Collection) -> Result<(), Error> {
+        match self {
+            Self::Groups { field, .. } => match collection.indexes.kind(field) {
+                Some(Kind::Keyword | Kind::Integer) => Ok(()),
+                Some(Kind::Float | Kind::Boolean | Kind::Time | Kind::Words | Kind::Geo) | None => {
+                    Err(Error::NotIndexed(field.key()))
+                }
+            },
+            Self::Words { .. } if collection.word_fields.is_empty() => {
+                let message = format!(
+                    "collection `{}` has no fields to look for words in; they are named as \
+                     `word_fields` when a collection is made",
+                    collection.name
+                );
+                Err(FieldViolation::new("words", Reason::Conflict, message).into())
+            }
+            Self::Words { .. } | Self::Nearest | Self::Diverse { .. } => Ok(()),
+        }
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn vector(&self) -> Option<&Embedding> {
+        self.direction.as_ref().map(|direction| &direction.vector)
+    }
+}
+
+// === impl Answer ===
+
+impl Answer {
+    fn known(response: v1::SearchResponse) -> Self {
+        Self { response, timing: Timing { result_cached: true, ..Timing::default() } }
+    }
+}
+
+// === impl Identity ===
+
+impl<'a> Identity<'a> {
+    fn of(
+        request: &'a Request,
+        sources: &'a [Source],
+        collection: &'a Collection,
+        unindexed: &'a [Field],
+    ) -> Self {
+        Self {
             query: sources.iter().map(Source::identity).collect(),
+            way: &request.way,
             filter: &request.filter,
             limit: request.limit,
             offset: request.offset,
             threshold: request.threshold.map(f32::to_bits),
-        };
-        let key = Key::result(&collection, &identity.to_bytes()?);
-        if let Some(hits) = self.results.get(key).await {
-            let total = start.elapsed();
-            return Ok(Answer { hits, total, result_cached: true, ..Answer::default() });
-        }
-
-        let exclude = sources.iter().filter_map(Source::item).cloned().collect();
-        // Parts that need the embedder ask it at the same time, so that it runs them as one batch.
-        let found = sources.into_iter().map(|source| self.find(source, &collection));
-        let found = try_join_all(found).await?;
-        let mut answer = Answer::of(&found);
-        let vectors = found.into_iter().map(|found| (found.weight, found.vector));
-        let vector = mix::combine(vectors.collect())?;
-
-        let asked = Instant::now();
-        let search = Search {
-            target: Target::Vector(vector),
-            filter: request.filter,
-            exclude,
-            offset: request.offset,
-            limit: request.limit,
-            threshold: request.threshold,
-            exact: false,
-            effort: None,
-            vectors: false,
-        };
-        let answers = self.store.search(collection.name.clone(), vec![search]).await?;
-        let hits = answers.into_iter().flatten();
-        answer.store += asked.elapsed();
-        answer.hits = hits.map(convert::query::write_hit).collect();
-        self.results.put(key, &answer.hits).await;
-        answer.total = start.elapsed();
-        Ok(answer)
-    }
-
-    /// The vector of one part.
-    async fn find(&self, source: Source, collection: &Collection) -> Result<Found, Error> {
-        let Source { field, weight, content } = source;
-        let (obtained, field) = match content {
-            Content::Vector(vector) => return Ok(Found::given(weight, vector)),
-            Content::Item(id) => {
-                let asked = Instant::now();
-                let point = self.store.point(collection.name.clone(), id.clone()).await?;
-                let collection = collection.name.clone();
-                let vector = point.ok_or(Error::NoItem { collection, id })?.vector;
-                return Ok(Found { store: asked.elapsed(), ..Found::given(weight, vector) });
-            }
-            Content::Text(text) => {
-                (self.vectors.of_text(text, collection).await, format!("{field}.text"))
-            }
-            Content::Image { bytes, hash } => {
-                let ask = Ask { lane: Lane::Interactive, facts: false };
-                let obtained = self.vectors.of_image(bytes, &hash, ask, collection).await;
-                (obtained, format!("{field}.image"))
-            }
-        };
-        let Obtained { embedded, is_cached, took } =
-            obtained.map_err(|error| error.in_field(&field))?;
-        let found = Found::given(weight, embedded.vector);
-        Ok(Found { embed: took, is_cached: Some(is_cached), ..found })
-    }
-}
-
-/// The vector of one part, and how it was come by.
-#[derive(Debug)]
-struct Found {
-    weight: f32,
-    vector: Embedding,
-    embed: Duration,
-    store: Duration,
-    /// `None` for what is never embedded.
-    is_cached: Option<bool>,
-}
-
-impl Found {
-    fn given(weight: f32, vector: Embedding) -> Self {
-        Self { weight, vector, embed: Duration::ZERO, store: Duration::ZERO, is_cached: None }
-    }
-}
-
-impl Answer {
-    /// An answer without hits yet. The parts were found at the same time, so that the longest wait
-    /// is the wait for all.
-    fn of(found: &[Found]) -> Self {
-        let longest = |wait: fn(&Found) -> Duration| found.iter().map(wait).max();
-        let mut cached = found.iter().filter_map(|found| found.is_cached).peekable();
-        Self {
-            embed: longest(|found| found.embed).unwrap_or_default(),
-            store: longest(|found| found.store).unwrap_or_default(),
-            embedding_cached: cached.peek().is_some() && cached.all(|is_cached| is_cached),
-            ..Self::default()
+            exact: request.exact,
+            effort: request.effort,
+            fields: &request.fields,
+            vectors: request.vectors,
+            unindexed,
+            // Whoever changes it wants to see what that does.
+            index: &collection.vector_index,
         }
     }
-}
 
-impl Identity<'_> {
     fn to_bytes(&self) -> Result<Vec<u8>, Error> {
         serde_json::to_vec(self)
             .map_err(|error| Error::Internal(format!("write down a query: {error}")))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn found(is_cached: Option<bool>, embed: u64, store: u64) -> Found {
-        let vector = Embedding::new(vec![1.0]).expect("a direction");
-        let (embed, store) = (Duration::from_millis(embed), Duration::from_millis(store));
-        Found { embed, store, is_cached, ..Found::given(1.0, vector) }
-    }
-
-    #[test]
-    fn an_answer_sums_up_how_its_parts_were_come_by() {
-        let of = |parts: &[Found]| {
-            let answer = Answer::of(parts);
-            (answer.embed.as_millis(), answer.store.as_millis(), answer.embedding_cached)
-        };
-        let known = || found(Some(true), 0, 0);
-        let item = || found(None, 0, 3);
-        assert_eq!(of(&[found(Some(false), 9, 0), known()]), (9, 0, false), "one was embedded");
-        assert_eq!(of(&[known(), item(), known()]), (0, 3, true), "all embeddings were cached");
-        assert_eq!(of(&[item(), found(None, 0, 5)]), (0, 5, false), "there were none");
-        let two = [found(Some(false), 9, 0), found(Some(false), 7, 0)];
-        assert_eq!(of(&two), (9, 0, false), "at the same time, not one after the other");
     }
 }

@@ -54,7 +54,9 @@ impl Recipe {
         Source {
             shares: shares.collect(),
             common: draw(&mut rng, self.dimension, 1.0),
-            clusters: (0..clusters).map(|_| draw(&mut rng, self.dimension, CLUSTER_SPREAD)).collect(),
+            clusters: (0..clusters)
+                .map(|_| draw(&mut rng, self.dimension, CLUSTER_SPREAD))
+                .collect(),
             dimension: self.dimension,
         }
     }

@@ -29,9 +29,11 @@ pub(crate) async fn measure(
         // What the caches give is measured elsewhere.
         .setting(Service::Search, "cache.kind", "off");
     if let Some(url) = qdrant_url {
-        builder = builder
-            .setting(Service::Search, "store.kind", "qdrant")
-            .setting(Service::Search, "store.qdrant.url", url);
+        builder = builder.setting(Service::Search, "store.kind", "qdrant").setting(
+            Service::Search,
+            "store.qdrant.url",
+            url,
+        );
     }
     let sandbox = builder.start().await?;
     let clients = sandbox.clients()?;
@@ -97,7 +99,9 @@ async fn index_rate(mut clients: Clients, subject: &Subject) -> anyhow::Result<(
     }
     anyhow::ensure!(acknowledged == INDEXED, "{acknowledged} of {INDEXED} were acknowledged");
     let rate = INDEXED as f64 / start.elapsed().as_secs_f64();
-    line(format_args!("index_rate={rate:.0} (durable items a second, {dimension} floats, one stream)"));
+    line(format_args!(
+        "index_rate={rate:.0} (durable items a second, {dimension} floats, one stream)"
+    ));
     Ok(())
 }
 

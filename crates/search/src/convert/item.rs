@@ -291,7 +291,7 @@ fn read_place(place: &Struct) -> Result<Place, (Reason, &'static str)> {
     Ok(Place { lat, lon })
 }
 
-fn write_value(value: &Value) -> WireValue {
+pub(super) fn write_value(value: &Value) -> WireValue {
     let scalar = |scalar: &Scalar| {
         let kind = match scalar {
             Scalar::String(text) => Kind::StringValue(text.clone()),

@@ -1,4 +1,4 @@
-//! Searches, as `search.proto` has them.
+//! What a search or a vote looks for, as `search.proto` has it.
 
 use clipmesh_proto::Embedding;
 use clipmesh_proto::code::{FieldViolation, Reason};
@@ -7,50 +7,14 @@ use clipmesh_proto::search::v1;
 use clipmesh_proto::search::v1::query::Kind;
 use clipmesh_proto::search::v1::query_part::Kind as PartKind;
 
-use crate::query::{Example, Part, Request};
-use crate::store::Hit;
+use crate::query::{Example, Part};
 
-const DEFAULT_LIMIT: u32 = 10;
-const MAX_LIMIT: u32 = 1_000;
-const MAX_OFFSET: u32 = 10_000;
 const MAX_PARTS: usize = 16;
 const DEFAULT_WEIGHT: f32 = 1.0;
 const MAX_WEIGHT: f32 = 10.0;
 
-/// Checks a search. What depends on its collection is checked later.
-pub(crate) fn read(request: v1::SearchRequest) -> Result<Request, FieldViolation> {
-    let limit = request.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        let message = format!("must be 1 to {MAX_LIMIT}, not {limit}");
-        return Err(FieldViolation::new("limit", Reason::OutOfRange, message));
-    }
-    if request.offset > MAX_OFFSET {
-        let message = format!("must be at most {MAX_OFFSET}, not {}", request.offset);
-        return Err(FieldViolation::new("offset", Reason::OutOfRange, message));
-    }
-    if let Some(threshold) = request.score_threshold {
-        // A NaN is in no range.
-        if !(-1.0..=1.0).contains(&threshold) {
-            let message = format!("must be -1 to 1, not {threshold}");
-            return Err(FieldViolation::new("score_threshold", Reason::OutOfRange, message));
-        }
-    }
-    Ok(Request {
-        collection: super::collection_name("collection", request.collection)?,
-        query: read_query(request.query)?,
-        filter: super::filter::read(request.filter)?,
-        limit: limit as usize,
-        offset: request.offset as usize,
-        threshold: request.score_threshold,
-    })
-}
-
-/// A hit as callers see it.
-pub(crate) fn write_hit(hit: Hit) -> v1::Hit {
-    v1::Hit { item: Some(super::item::write(hit.item)), score: hit.score, ..v1::Hit::default() }
-}
-
-fn read_query(query: Option<v1::Query>) -> Result<Vec<Part>, FieldViolation> {
+/// Checks what came in the field `query`. What depends on its collection is checked later.
+pub(crate) fn read(query: Option<v1::Query>) -> Result<Vec<Part>, FieldViolation> {
     let kind = match query.and_then(|query| query.kind) {
         Some(Kind::Mix(mix)) => return read_mix(mix),
         Some(Kind::Image(image)) => Some(PartKind::Image(image)),
@@ -142,14 +106,6 @@ mod tests {
 
     use super::*;
 
-    fn request() -> v1::SearchRequest {
-        v1::SearchRequest {
-            collection: "pets".to_owned(),
-            query: query(Kind::Text("a dog".to_owned())),
-            ..v1::SearchRequest::default()
-        }
-    }
-
     fn query(kind: Kind) -> Option<v1::Query> {
         Some(v1::Query { kind: Some(kind) })
     }
@@ -172,11 +128,9 @@ mod tests {
     }
 
     #[test]
-    fn has_the_defaults_of_the_contract() {
-        let read = read(request()).expect("accepted");
-        assert_eq!((read.limit, read.offset, read.threshold), (10, 0, None), "defaults");
-        assert!(read.filter.is_empty(), "no filter");
-        let [plain] = read.query.as_slice() else { panic!("one part: {read:?}") };
+    fn a_plain_query_is_one_part() {
+        let parts = read(query(Kind::Text("a dog".to_owned()))).expect("accepted");
+        let [plain] = parts.as_slice() else { panic!("one part: {parts:?}") };
         assert_eq!((plain.field.as_str(), plain.weight), ("query", 1.0), "{plain:?}");
     }
 
@@ -184,63 +138,36 @@ mod tests {
     fn a_mix_keeps_its_weights_and_places() {
         let id = PartKind::ItemId("rex".to_owned());
         let parts = vec![part(None, id), words(-10.0), words(10.0), words(f32::MIN_POSITIVE)];
-        let request = v1::SearchRequest { query: mix(parts), ..request() };
-        let parts = read(request).expect("accepted").query;
+        let parts = read(mix(parts)).expect("accepted");
         let weights: Vec<_> = parts.iter().map(|part| part.weight).collect();
         assert_eq!(weights, [1.0, -10.0, 10.0, f32::MIN_POSITIVE], "1 where none is given");
         assert_eq!(parts[3].field, "query.mix.parts[3]", "named for its errors");
-        let most = v1::SearchRequest { query: mix(vec![words(1.0); 16]), ..self::request() };
-        assert_eq!(read(most).expect("accepted").query.len(), 16, "as many as may be");
-    }
-
-    #[test]
-    fn takes_what_lies_on_its_bounds() {
-        for (limit, offset, threshold) in [(1, 0, -1.0), (1_000, 10_000, 1.0)] {
-            let request = v1::SearchRequest {
-                limit: Some(limit),
-                offset,
-                score_threshold: Some(threshold),
-                ..request()
-            };
-            assert!(read(request.clone()).is_ok(), "{request:?}");
-        }
+        let most = read(mix(vec![words(1.0); 16]));
+        assert_eq!(most.expect("accepted").len(), 16, "as many as may be");
     }
 
     #[test]
     fn refuses_by_field_and_reason() {
-        let threshold = |threshold| v1::SearchRequest { score_threshold: threshold, ..request() };
-        let limit = |limit| v1::SearchRequest { limit: Some(limit), ..request() };
-        let asking = |query| v1::SearchRequest { query, ..request() };
-        let collection =
-            |name: &str| v1::SearchRequest { collection: name.to_owned(), ..request() };
         let values = "query.vector.values";
         let cases = [
-            (limit(0), "limit", Reason::OutOfRange),
-            (limit(1_001), "limit", Reason::OutOfRange),
-            (v1::SearchRequest { offset: 10_001, ..request() }, "offset", Reason::OutOfRange),
-            (threshold(Some(1.001)), "score_threshold", Reason::OutOfRange),
-            (threshold(Some(f32::NAN)), "score_threshold", Reason::OutOfRange),
-            (threshold(Some(f32::NEG_INFINITY)), "score_threshold", Reason::OutOfRange),
-            (collection(""), "collection", Reason::Empty),
-            (collection("No"), "collection", Reason::Malformed),
-            (asking(None), "query", Reason::Missing),
-            (asking(Some(v1::Query { kind: None })), "query", Reason::Missing),
-            (asking(query(Kind::Image(Bytes::new()))), "query.image", Reason::Empty),
-            (asking(query(Kind::Text(String::new()))), "query.text", Reason::Empty),
-            (asking(query(Kind::ItemId(String::new()))), "query.item_id", Reason::Empty),
-            (asking(vector(&[], "")), values, Reason::Empty),
-            (asking(vector(&[1.0, f32::NAN], "")), values, Reason::NotFinite),
-            (asking(vector(&[0.0, 0.0], "")), values, Reason::OutOfRange),
-            (asking(vector(&[1.0], "abc")), "query.vector.model_fingerprint", Reason::Malformed),
+            (None, "query", Reason::Missing),
+            (Some(v1::Query { kind: None }), "query", Reason::Missing),
+            (query(Kind::Image(Bytes::new())), "query.image", Reason::Empty),
+            (query(Kind::Text(String::new())), "query.text", Reason::Empty),
+            (query(Kind::ItemId(String::new())), "query.item_id", Reason::Empty),
+            (vector(&[], ""), values, Reason::Empty),
+            (vector(&[1.0, f32::NAN], ""), values, Reason::NotFinite),
+            (vector(&[0.0, 0.0], ""), values, Reason::OutOfRange),
+            (vector(&[1.0], "abc"), "query.vector.model_fingerprint", Reason::Malformed),
         ];
-        for (request, field, reason) in cases {
-            assert_refused(request, field, reason);
+        for (query, field, reason) in cases {
+            assert_refused(query, field, reason);
         }
     }
 
     #[track_caller]
-    fn assert_refused(request: v1::SearchRequest, field: &str, reason: Reason) {
-        let violation = read(request).expect_err("refused");
+    fn assert_refused(query: Option<v1::Query>, field: &str, reason: Reason) {
+        let violation = read(query).expect_err("refused");
         assert_eq!((violation.field.as_str(), violation.reason), (field, reason), "{violation}");
     }
 
@@ -277,7 +204,7 @@ mod tests {
             (vec![part(None, vector())], "query.mix.parts[0].vector.values", Reason::NotFinite),
         ];
         for (parts, field, reason) in cases {
-            assert_refused(v1::SearchRequest { query: mix(parts), ..request() }, field, reason);
+            assert_refused(mix(parts), field, reason);
         }
     }
 }

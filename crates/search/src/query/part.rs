@@ -39,7 +39,7 @@ pub(crate) enum Example {
 
 /// A part that fits its collection.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(crate) struct Source {
     pub(super) field: String,
     pub(super) weight: f32,
     pub(super) content: Content,
@@ -47,7 +47,7 @@ pub(super) struct Source {
 
 /// What the vector of a part is made of.
 #[derive(Debug)]
-pub(super) enum Content {
+pub(crate) enum Content {
     Image { bytes: Bytes, hash: ContentHash },
     Text(String),
     Vector(Embedding),
@@ -115,7 +115,7 @@ impl Source {
     }
 
     /// The item that it names, which is not to be its own hit.
-    pub(super) fn item(&self) -> Option<&ItemId> {
+    pub(crate) fn item(&self) -> Option<&ItemId> {
         match &self.content {
             Content::Item(id) => Some(id),
             Content::Image { .. } | Content::Text(_) | Content::Vector(_) => None,
