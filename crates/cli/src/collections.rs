@@ -1,4 +1,12 @@
-//! `clipmesh collections`: what sets of pictures there are.
+//! `clipmesh collections`: what sets of pictures there are, and how they are searched.
+
+mod alias;
+mod create;
+mod delete;
+mod index;
+mod show;
+mod stats;
+mod update;
 
 use clap::{Args, Subcommand};
 use clipmesh_proto::ids::CollectionName;
@@ -7,9 +15,10 @@ use serde::Serialize;
 
 use crate::client::{Connection, Mesh, parse_collection};
 use crate::error::Error;
-use crate::output;
-use crate::output::json;
-use crate::output::table::{Column, Table};
+use crate::output::{self, json};
+
+pub(crate) use create::make;
+pub(crate) use show::table;
 
 /// Collections in one answer: the most that the contract allows.
 const PAGE_SIZE: u32 = 1_000;
@@ -27,19 +36,32 @@ enum Action {
     /// List the collections by name.
     List,
     /// Make an empty collection for the model that the mesh runs now.
-    Create {
-        /// 1 to 64 of `a-z`, `0-9`, `-` and `_`.
-        #[arg(value_parser = parse_collection)]
-        name: CollectionName,
-    },
-    /// Remove a collection with all its items; asks first on a terminal.
-    Rm {
-        #[arg(value_parser = parse_collection)]
-        name: CollectionName,
-        /// Don't ask.
-        #[arg(long, short)]
-        yes: bool,
-    },
+    #[command(after_help = index::HELP)]
+    Create(create::Create),
+    /// Show one collection.
+    Get(Named),
+    /// Show how large a collection is, and how well it and its caches do.
+    Stats(Named),
+    /// Change how a collection is searched.
+    Update(update::Update),
+    /// Remove a collection with all its items; asks for its name on a terminal.
+    #[command(visible_alias = "rm")]
+    Delete(delete::Delete),
+    /// Forget every answer that was found in a collection.
+    ClearCache(Named),
+    /// Add and remove indexes that make filters quick.
+    #[command(subcommand)]
+    Index(index::Action),
+    /// Set, remove and list other names of collections.
+    #[command(subcommand)]
+    Alias(alias::Action),
+}
+
+/// A collection, or an alias of it.
+#[derive(Debug, Args)]
+struct Named {
+    #[arg(value_parser = parse_collection)]
+    name: CollectionName,
 }
 
 #[derive(Serialize)]
@@ -48,21 +70,77 @@ struct Listing {
 }
 
 #[derive(Serialize)]
-struct Deleted {
-    deleted: String,
+struct Cleared {
+    cleared: String,
+}
+
+/// One run.
+struct Session {
+    mesh: Mesh,
+    is_json: bool,
 }
 
 // === impl Command ===
 
 impl Command {
     pub(crate) async fn run(self) -> Result<(), Error> {
-        let mesh = Mesh::new(&self.connection)?;
-        let is_json = self.connection.json;
+        let session = Session { mesh: Mesh::new(&self.connection)?, is_json: self.connection.json };
         match self.action {
-            Action::List => list(&mesh, is_json).await,
-            Action::Create { name } => create(&mesh, &name, is_json).await,
-            Action::Rm { name, yes } => remove(&mesh, &name, yes, is_json).await,
+            Action::List => session.list().await,
+            Action::Create(create) => create.run(&session).await,
+            Action::Get(Named { name }) => session.get(&name).await,
+            Action::Stats(Named { name }) => stats::run(&session, &name).await,
+            Action::Update(update) => update.run(&session).await,
+            Action::Delete(delete) => delete.run(&session).await,
+            Action::ClearCache(Named { name }) => session.clear_cache(&name).await,
+            Action::Index(action) => action.run(&session).await,
+            Action::Alias(action) => action.run(&session).await,
         }
+    }
+}
+
+// === impl Session ===
+
+impl Session {
+    fn error(&self, status: tonic::Status) -> Error {
+        self.mesh.error(status)
+    }
+
+    async fn list(&self) -> Result<(), Error> {
+        let collections = all(&self.mesh).await?;
+        if self.is_json {
+            let collections = collections.into_iter().map(json::Collection::from).collect();
+            return output::document(&Listing { collections });
+        }
+        if collections.is_empty() {
+            return output::line("no collections yet; `clipmesh index PATH` makes one");
+        }
+        output::line(table(&collections).to_string())
+    }
+
+    async fn get(&self, name: &CollectionName) -> Result<(), Error> {
+        let found = self.find(name).await?;
+        if self.is_json {
+            return output::document(&json::Collection::from(found));
+        }
+        output::line(show::facts(found).to_string())
+    }
+
+    async fn find(&self, name: &CollectionName) -> Result<search::Collection, Error> {
+        let request = search::GetCollectionRequest { name: name.to_string() };
+        let answer = self.mesh.collections().get_collection(request).await;
+        let answer = answer.map_err(|status| self.error(status))?.into_inner();
+        Ok(answer.collection.unwrap_or_default())
+    }
+
+    async fn clear_cache(&self, name: &CollectionName) -> Result<(), Error> {
+        let request = search::ClearCacheRequest { name: name.to_string() };
+        let answer = self.mesh.collections().clear_cache(request).await;
+        answer.map_err(|status| self.error(status))?;
+        if self.is_json {
+            return output::document(&Cleared { cleared: name.to_string() });
+        }
+        output::line(format!("forgot the answers of `{name}`"))
     }
 }
 
@@ -80,81 +158,4 @@ pub(crate) async fn all(mesh: &Mesh) -> Result<Vec<search::Collection>, Error> {
         }
         page_token = page.next_page_token;
     }
-}
-
-/// Makes a collection. The status is left as it is, for callers that can do with `ALREADY_EXISTS`.
-pub(crate) async fn make(
-    mesh: &Mesh,
-    name: &CollectionName,
-) -> Result<search::Collection, tonic::Status> {
-    let request = search::CreateCollectionRequest {
-        name: name.to_string(),
-        distance: search::Distance::Cosine.into(),
-        ..search::CreateCollectionRequest::default()
-    };
-    let answer = mesh.collections().create_collection(request).await?.into_inner();
-    answer.collection.ok_or_else(|| tonic::Status::internal("the new collection is not named"))
-}
-
-pub(crate) fn table(collections: &[search::Collection]) -> Table {
-    let mut table = Table::new(&[
-        Column::Left("NAME"),
-        Column::Right("ITEMS"),
-        Column::Left("MODEL"),
-        Column::Right("DIMENSION"),
-        Column::Left("CREATED"),
-    ]);
-    for collection in collections {
-        table.row([
-            collection.name.clone(),
-            collection.item_count.to_string(),
-            collection.model_name.clone(),
-            collection.dimension.to_string(),
-            collection.create_time.map(output::local_time).unwrap_or_default(),
-        ]);
-    }
-    table
-}
-
-async fn list(mesh: &Mesh, is_json: bool) -> Result<(), Error> {
-    let collections = all(mesh).await?;
-    if is_json {
-        let collections = collections.into_iter().map(json::Collection::from).collect();
-        return output::document(&Listing { collections });
-    }
-    if collections.is_empty() {
-        return output::line("no collections yet; `clipmesh index PATH` makes one");
-    }
-    output::line(table(&collections).to_string())
-}
-
-async fn create(mesh: &Mesh, name: &CollectionName, is_json: bool) -> Result<(), Error> {
-    let collection = make(mesh, name).await.map_err(|status| mesh.error(status))?;
-    if is_json {
-        return output::document(&json::Collection::from(collection));
-    }
-    output::line(format!(
-        "made `{name}` for {}, {} dimensions",
-        collection.model_name, collection.dimension
-    ))
-}
-
-async fn remove(mesh: &Mesh, name: &CollectionName, yes: bool, is_json: bool) -> Result<(), Error> {
-    if !yes {
-        let request = search::GetCollectionRequest { name: name.to_string() };
-        let answer = mesh.collections().get_collection(request).await;
-        let found = answer.map_err(|status| mesh.error(status))?.into_inner();
-        let items = found.collection.map_or(0, |collection| collection.item_count);
-        let items = output::count(items, "item");
-        if !output::confirmed(&format!("Remove `{name}` with {items} for good?"))? {
-            return output::line("nothing was removed");
-        }
-    }
-    let request = search::DeleteCollectionRequest { name: name.to_string() };
-    let answer = mesh.collections().delete_collection(request).await;
-    answer.map_err(|status| mesh.error(status))?;
-    if is_json {
-        return output::document(&Deleted { deleted: name.to_string() });
-    }
-    output::line(format!("removed `{name}`"))
 }

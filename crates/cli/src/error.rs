@@ -189,11 +189,12 @@ fn sentence(server: &str, status: &Status) -> String {
         | Code::FailedPrecondition
         | Code::Aborted
         | Code::OutOfRange
-        | Code::Unauthenticated => item_sentence(status),
+        | Code::Unauthenticated => one_sentence(status),
     }
 }
 
-fn item_sentence(status: &Status) -> String {
+/// What the mesh answered, with the field that it is about.
+pub(crate) fn one_sentence(status: &Status) -> String {
     match code::FieldViolation::from_status(status) {
         Some(violation) => format!("{}: {}", violation.field, violation.message),
         None if status.message().is_empty() => format!("the mesh answered {:?}", status.code()),

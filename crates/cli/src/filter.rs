@@ -1,73 +1,90 @@
-//! Conditions on items as they are typed: `--filter format=jpeg --filter 'width>=800'`.
+//! Conditions on items as they are typed: `--filter format=jpeg --filter 'width>=800'`, and whole
+//! filters as documents.
 //!
 //! ```text
-//!   key=value   equal               key~text    contains the text, in any letter case
-//!   key!=value  not equal           key?        is there at all
-//!   key>n  key>=n  key<n  key<=n    !condition  turns a condition round
+//!   syntax  'a=1 and (b=2 or !c?)'  ──► term  'a=1'  ──► Condition ─┐
+//!   json    '{"must": [...]}'       ────────────────────────────────┴─► Filter ──► indexes: which
+//!                                                                                  are missing
 //! ```
 //!
-//! `key` is a field of the item (`id`, `uri`, `filename`, `format`, `content_hash`, `width`,
-//! `height`, `byte_size`), and anything else a name in the caller's metadata;
-//! `metadata.width` is the caller's own `width`. Metadata values are told apart as JSON does: a
-//! number, `true` or `false`, else text; in double quotes (`year="2020"`) it is always text.
+//! [`HELP`] has the syntax; names and values are those of [`crate::fields`].
 
-use std::collections::BTreeMap;
+mod indexes;
+mod json;
+mod syntax;
+mod term;
 
-use prost_types::value::Kind;
-use prost_types::{Struct, Value};
+use clap::Args;
 
 use clipmesh_proto::search::v1::condition::Test;
-use clipmesh_proto::search::v1::{AnyOf, Condition, Filter, Range};
+use clipmesh_proto::search::v1::{AnyOf, Condition, Filter};
 
-/// The lines above, for `--help`.
-pub(crate) const HELP: &str = "\
-Filters (repeat --filter to ask for several at once):
+use crate::fields::text_value;
+
+pub(crate) use indexes::note_unindexed;
+
+/// The syntax, for `--help`.
+pub(crate) const HELP: &str = r#"Filters (repeat --filter to ask for several at once):
   key=value   equal               key~text    contains the text, in any letter case
-  key!=value  not equal           key?        is there at all
+  key!=value  not equal           key:words   contains each of the words, in any order
+  key=a|b|c   equal to any        key?        is there at all
   key>n  key>=n  key<n  key<=n    !condition  turns a condition round
-  Keys: id uri filename format content_hash width height byte_size; anything else is a name in
-  the metadata (`metadata.width` is your own width). Values in metadata are numbers, true, false
-  or text; year=\"2020\" is text.";
+  key@LAT,LON,METERS              is no further from a place than that
+  a and b, a or b, (a or b) and c; a value that holds one of these words is in double quotes.
+  Keys: id uri filename format content_hash pixel_hash width height byte_size create_time
+  update_time; anything else is a name in the metadata (`metadata.width` is your own width). Values
+  in metadata are numbers, true, false or text; year="2020" is text. Bounds may be times, as in
+  'create_time>=2026-03-01' or 'taken<2026-03-01T12:00:00Z'; without an offset, of this machine."#;
 
-const TEXT_FIELDS: [&str; 5] = ["id", "uri", "filename", "format", "content_hash"];
-const NUMBER_FIELDS: [&str; 3] = ["width", "height", "byte_size"];
-const METADATA_PREFIX: &str = "metadata.";
-const MAX_NAME_CHARS: usize = 64;
+/// Which items a command is about.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Filters {
+    /// Only items that pass, as in `format=jpeg`; see below. May be repeated.
+    #[arg(long = "filter", short, value_name = "CONDITION", value_parser = syntax::parse)]
+    conditions: Vec<Term>,
 
-/// One `--filter`.
+    /// The same as a document: clipmesh.search.v1.Filter in protobuf's JSON, or `@FILE`.
+    #[arg(long = "filter-json", value_name = "JSON", value_parser = json::parse)]
+    document: Option<Filter>,
+}
+
+/// One condition, or several in brackets.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Term {
+struct Term {
     condition: Condition,
     is_negated: bool,
 }
 
-/// One `--metadata`.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Field {
-    name: String,
-    value: Value,
-}
+// === impl Filters ===
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operator {
-    Equal,
-    NotEqual,
-    Contains,
-    AtLeast,
-    Above,
-    AtMost,
-    Below,
-    Exists,
-}
-
-/// All terms must hold; `None` when there are none.
-pub(crate) fn all_of(terms: &[Term]) -> Option<Filter> {
-    let mut filter = Filter::default();
-    for term in terms {
-        let list = if term.is_negated { &mut filter.must_not } else { &mut filter.must };
-        list.push(term.condition.clone());
+impl Filters {
+    /// All of them must hold; `None` when there are none.
+    pub(crate) fn message(&self) -> Option<Filter> {
+        let terms = self.conditions.iter().cloned();
+        let document = self.document.clone().map(|filter| Term::of(group(filter)));
+        let terms: Vec<Term> = terms.chain(document).collect();
+        (!terms.is_empty()).then(|| all_of(terms))
     }
-    (!terms.is_empty()).then_some(filter)
+}
+
+// === impl Term ===
+
+impl Term {
+    fn of(condition: Condition) -> Self {
+        Self { condition, is_negated: false }
+    }
+
+    fn negated(self) -> Self {
+        Self { is_negated: !self.is_negated, ..self }
+    }
+
+    /// The term where no list takes its negation.
+    fn into_condition(self) -> Condition {
+        if !self.is_negated {
+            return self.condition;
+        }
+        group(Filter { must_not: vec![self.condition], ..Filter::default() })
+    }
 }
 
 /// Items whose picture is one of these.
@@ -81,234 +98,61 @@ pub(crate) fn id_contains(text: &str) -> Filter {
     only(Condition { key: "id".to_owned(), test: Some(Test::Text(text.to_owned())) })
 }
 
-/// Reads one `--filter`.
-pub(crate) fn parse_term(text: &str) -> Result<Term, String> {
-    if let Some(rest) = text.strip_prefix('!') {
-        let term = parse_term(rest)?;
-        return Ok(Term { is_negated: !term.is_negated, ..term });
-    }
-    let (name, operator, operand) = split(text)?;
-    let key = key(name)?;
-    let test = test(&key, operator, operand)?;
-    let condition = Condition { key, test: Some(test) };
-    Ok(Term { condition, is_negated: operator == Operator::NotEqual })
-}
-
-/// Reads one `--metadata`.
-pub(crate) fn parse_field(text: &str) -> Result<Field, String> {
-    let (name, value) = text.split_once('=').ok_or("it must be `name=value`")?;
-    check_name(name)?;
-    Ok(Field { name: name.to_owned(), value: metadata_value(value) })
-}
-
-/// The fields as one object. A name given more than once holds the list of its values.
-pub(crate) fn metadata(fields: &[Field]) -> Option<Struct> {
-    let mut values: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for field in fields {
-        values.entry(field.name.clone()).or_default().push(field.value.clone());
-    }
-    let one = |mut values: Vec<Value>| match values.pop() {
-        Some(value) if values.is_empty() => value,
-        Some(value) => {
-            values.push(value);
-            Value { kind: Some(Kind::ListValue(prost_types::ListValue { values })) }
-        }
-        None => Value { kind: None },
-    };
-    let fields: BTreeMap<String, Value> =
-        values.into_iter().map(|(name, values)| (name, one(values))).collect();
-    (!fields.is_empty()).then_some(Struct { fields })
-}
-
 fn only(condition: Condition) -> Filter {
     Filter { must: vec![condition], ..Filter::default() }
 }
 
-/// Cuts at the first operator, so that a value may hold any character.
-fn split(text: &str) -> Result<(&str, Operator, &str), String> {
-    const LONGEST_FIRST: [(&str, Operator); 8] = [
-        ("!=", Operator::NotEqual),
-        (">=", Operator::AtLeast),
-        ("<=", Operator::AtMost),
-        ("=", Operator::Equal),
-        ("~", Operator::Contains),
-        (">", Operator::Above),
-        ("<", Operator::Below),
-        ("?", Operator::Exists),
-    ];
-    let at = text.find(['=', '!', '~', '<', '>', '?']).ok_or("it has no operator such as `=`")?;
-    let (name, rest) = text.split_at(at);
-    for (symbol, operator) in LONGEST_FIRST {
-        if let Some(operand) = rest.strip_prefix(symbol) {
-            return Ok((name, operator, operand));
-        }
-    }
-    Err("`!` stands before a condition or in `!=`".to_owned())
+/// A filter as a condition of another.
+fn group(filter: Filter) -> Condition {
+    Condition { key: String::new(), test: Some(Test::Filter(filter)) }
 }
 
-fn key(name: &str) -> Result<String, String> {
-    if TEXT_FIELDS.contains(&name) || NUMBER_FIELDS.contains(&name) {
-        return Ok(name.to_owned());
+/// A filter that all terms hold for. One that is a filter as a whole is left as it is.
+fn all_of(mut terms: Vec<Term>) -> Filter {
+    if let [
+        Term { condition: Condition { test: Some(Test::Filter(whole)), .. }, is_negated: false },
+    ] = terms.as_mut_slice()
+    {
+        return std::mem::take(whole);
     }
-    let name = name.strip_prefix(METADATA_PREFIX).unwrap_or(name);
-    check_name(name)?;
-    Ok(format!("{METADATA_PREFIX}{name}"))
+    let mut filter = Filter::default();
+    for term in terms {
+        let list = if term.is_negated { &mut filter.must_not } else { &mut filter.must };
+        list.push(term.condition);
+    }
+    filter
 }
 
-/// Whether a field of the caller's own may have this name.
-pub(crate) fn check_name(name: &str) -> Result<(), String> {
-    let is_fine = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if name.is_empty() {
-        return Err("it names no field".to_owned());
-    }
-    if name.len() > MAX_NAME_CHARS || !name.chars().all(is_fine) {
-        return Err(format!(
-            "`{name}` is no field: a name has 1 to {MAX_NAME_CHARS} letters, digits, `_` and `-`"
-        ));
-    }
-    Ok(())
-}
-
-fn test(key: &str, operator: Operator, operand: &str) -> Result<Test, String> {
-    let range = |bound: fn(&mut Range, f64)| {
-        if TEXT_FIELDS.contains(&key) {
-            return Err(format!("`{key}` is text and has no order"));
-        }
-        let mut range = Range::default();
-        bound(&mut range, number(key, operand)?);
-        Ok(Test::Range(range))
-    };
-    match operator {
-        Operator::Equal | Operator::NotEqual => Ok(Test::Match(value(key, operand)?)),
-        Operator::Contains if operand.is_empty() => Err(format!("`{key}~` needs a text")),
-        Operator::Contains if NUMBER_FIELDS.contains(&key) => {
-            Err(format!("`{key}` is a number and contains no text"))
-        }
-        Operator::Contains => Ok(Test::Text(unquoted(operand).to_owned())),
-        Operator::AtLeast => range(|range, bound| range.gte = Some(bound)),
-        Operator::Above => range(|range, bound| range.gt = Some(bound)),
-        Operator::AtMost => range(|range, bound| range.lte = Some(bound)),
-        Operator::Below => range(|range, bound| range.lt = Some(bound)),
-        Operator::Exists if operand.is_empty() => Ok(Test::Exists(true)),
-        Operator::Exists => Err(format!("nothing may follow `{key}?`")),
-    }
-}
-
-fn value(key: &str, text: &str) -> Result<Value, String> {
-    if TEXT_FIELDS.contains(&key) {
-        return Ok(text_value(unquoted(text)));
-    }
-    if NUMBER_FIELDS.contains(&key) {
-        return number(key, text).map(number_value);
-    }
-    Ok(metadata_value(text))
-}
-
-fn metadata_value(text: &str) -> Value {
-    if unquoted(text) != text {
-        return text_value(unquoted(text));
-    }
-    match text.parse::<f64>() {
-        _ if text == "true" || text == "false" => {
-            Value { kind: Some(Kind::BoolValue(text == "true")) }
-        }
-        // `inf` and `nan` parse too, and are words here.
-        Ok(number) if number.is_finite() => number_value(number),
-        _ => text_value(text),
-    }
-}
-
-fn unquoted(text: &str) -> &str {
-    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)
-}
-
-fn number(key: &str, text: &str) -> Result<f64, String> {
-    let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
-    number.ok_or_else(|| format!("`{key}` is compared with a number, and `{text}` is none"))
-}
-
-fn text_value(text: impl Into<String>) -> Value {
-    Value { kind: Some(Kind::StringValue(text.into())) }
-}
-
-fn number_value(number: f64) -> Value {
-    Value { kind: Some(Kind::NumberValue(number)) }
+fn any_of(terms: Vec<Term>) -> Filter {
+    let should = terms.into_iter().map(Term::into_condition).collect();
+    Filter { should, ..Filter::default() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn term(text: &str) -> (String, Test, bool) {
-        let term = parse_term(text).expect(text);
-        (term.condition.key, term.condition.test.expect("a test"), term.is_negated)
-    }
-
-    fn refusal(text: &str) -> String {
-        parse_term(text).expect_err(text)
+    fn filters(conditions: &[&str], document: Option<&str>) -> Filters {
+        let parse = |text: &&str| syntax::parse(text).expect(text);
+        let document = document.map(|text| json::parse(text).expect(text));
+        Filters { conditions: conditions.iter().map(parse).collect(), document }
     }
 
     #[test]
-    fn a_bare_key_is_metadata_unless_items_have_it() {
-        assert_eq!(term("format=jpeg").0, "format", "a field of the item");
-        assert_eq!(term("camera=Leica").0, "metadata.camera", "the caller's own");
-        assert_eq!(term("metadata.format=raw").0, "metadata.format", "the caller's own, too");
-    }
-
-    #[test]
-    fn values_have_the_type_of_their_field() {
-        assert_eq!(term("filename=42").1, Test::Match(text_value("42")), "names are text");
-        assert_eq!(term("width=640").1, Test::Match(number_value(640.0)), "widths are numbers");
-        assert_eq!(term("year=2020").1, Test::Match(number_value(2020.0)), "looks like a number");
-        assert_eq!(term("year=\"2020\"").1, Test::Match(text_value("2020")), "text in quotes");
-        let boolean = Value { kind: Some(Kind::BoolValue(true)) };
-        assert_eq!(term("public=true").1, Test::Match(boolean), "a boolean");
-        assert_eq!(term("name=nan").1, Test::Match(text_value("nan")), "a word");
-        assert!(refusal("width=wide").contains("`wide`"), "not a number");
-    }
-
-    #[test]
-    fn every_operator_has_its_test() {
-        let range = |range: Range| Test::Range(range);
-        assert_eq!(term("width>1").1, range(Range { gt: Some(1.0), ..Range::default() }), ">");
-        assert_eq!(term("width>=1").1, range(Range { gte: Some(1.0), ..Range::default() }), ">=");
-        assert_eq!(term("width<1").1, range(Range { lt: Some(1.0), ..Range::default() }), "<");
-        assert_eq!(term("width<=1").1, range(Range { lte: Some(1.0), ..Range::default() }), "<=");
-        assert_eq!(term("uri~/cats/").1, Test::Text("/cats/".to_owned()), "~");
-        assert_eq!(term("camera?").1, Test::Exists(true), "?");
-        assert_eq!(term("a=b=c>d").1, Test::Match(text_value("b=c>d")), "the first one counts");
-    }
-
-    #[test]
-    fn negation_goes_to_must_not() {
-        assert!(term("format!=png").2, "!=");
-        assert!(term("!camera?").2, "!condition");
-        assert!(!term("!format!=png").2, "twice is not at all");
-        let terms = ["format=png", "width>9", "!tag~x"].map(|text| parse_term(text).expect(text));
-        let filter = all_of(&terms).expect("a filter");
+    fn every_filter_must_hold() {
+        let filter = filters(&["format=png", "width>9", "!tag~x"], None).message();
+        let filter = filter.expect("a filter");
         assert_eq!((filter.must.len(), filter.must_not.len()), (2, 1), "each to its list");
-        assert_eq!(all_of(&[]), None, "no terms, no filter");
+        assert_eq!(filters(&[], None).message(), None, "no terms, no filter");
     }
 
     #[test]
-    fn says_what_is_wrong_with_a_filter() {
-        assert!(refusal("format").contains("no operator"), "no operator");
-        assert!(refusal("=x").contains("names no field"), "no key");
-        assert!(refusal("a b=x").contains("`a b`"), "a space in the name");
-        assert!(refusal("filename>3").contains("no order"), "text has no order");
-        assert!(refusal("camera?x").contains("nothing may follow"), "a test for presence");
-        assert!(refusal("uri~").contains("needs a text"), "an empty text");
-        assert!(refusal("a!b").contains("`!`"), "a lone exclamation mark");
-    }
-
-    #[test]
-    fn a_name_given_twice_holds_a_list() {
-        let fields = ["tag=a", "tag=b", "year=2020"].map(|text| parse_field(text).expect(text));
-        let object = metadata(&fields).expect("an object");
-        let values = vec![text_value("a"), text_value("b")];
-        let list = Value { kind: Some(Kind::ListValue(prost_types::ListValue { values })) };
-        assert_eq!(object.fields["tag"], list, "both values in order");
-        assert_eq!(object.fields["year"], number_value(2020.0), "one value is no list");
-        assert!(parse_field("tag").is_err(), "no value");
+    fn a_document_is_one_of_them() {
+        let text = r#"{"should": [{"key": "format", "match": "png"}, {"key": "id", "text": "a"}]}"#;
+        let alone = filters(&[], Some(text)).message().expect("a filter");
+        assert_eq!(alone.should.len(), 2, "alone it is the filter");
+        let both = filters(&["width>9"], Some(text)).message().expect("a filter");
+        assert_eq!(both.must.len(), 2, "with others it is in brackets");
+        assert_eq!(both.must[1].test, Some(Test::Filter(alone)), "as a whole");
     }
 }

@@ -12,10 +12,11 @@ mod metadata;
 mod plan;
 mod report;
 mod upload;
+mod vectors;
 mod walk;
 mod window;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytesize::ByteSize;
@@ -32,8 +33,9 @@ use crate::index::metadata::Fields;
 use crate::index::plan::Plan;
 use crate::index::report::Report;
 use crate::index::upload::Upload;
+use crate::index::vectors::Vectors;
 use crate::index::window::{Bounds, Window};
-use crate::{collections, filter, output};
+use crate::{collections, fields, output};
 
 /// What a message holds beside the picture: uri, file name, at most 32 KiB of metadata, framing.
 const ENVELOPE: ByteSize = ByteSize::kib(64);
@@ -43,17 +45,21 @@ const ENVELOPE: ByteSize = ByteSize::kib(64);
 const MAX_BYTES_IN_FLIGHT: ByteSize = ByteSize::mib(128);
 
 #[derive(Debug, Args)]
-#[command(after_help = metadata::HELP)]
+#[command(after_help = format!("{}\n\n{}", metadata::HELP, vectors::HELP))]
 pub(crate) struct Command {
     /// Files and folders. In folders, files with an image ending are taken, hidden ones are not;
     /// a file that is named is always taken.
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "vectors", value_name = "PATH")]
     paths: Vec<PathBuf>,
+
+    /// A file of ready vectors instead of pictures; `-` reads it from standard input. See below.
+    #[arg(long, value_name = "FILE", conflicts_with = "paths")]
+    vectors: Option<PathBuf>,
 
     /// A field for every picture, as in `album=holiday`; repeat it for several. Of pictures that
     /// are there already, they replace the fields. See below for fields of each picture.
-    #[arg(long, short, value_name = "NAME=VALUE", value_parser = filter::parse_field)]
-    metadata: Vec<filter::Field>,
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = fields::parse_field)]
+    metadata: Vec<fields::Field>,
 
     /// Most pictures on their way at once.
     #[arg(
@@ -84,7 +90,10 @@ impl Command {
     pub(crate) async fn run(self) -> Result<(), Error> {
         let mesh = Mesh::new(&self.connection)?;
         let model = mesh.model().await?;
-        let (paths, of_all) = (self.paths.clone(), filter::metadata(&self.metadata));
+        if let Some(path) = &self.vectors {
+            return self.store_vectors(&mesh, &model, path).await;
+        }
+        let (paths, of_all) = (self.paths.clone(), fields::metadata(&self.metadata));
         let look = tokio::task::spawn_blocking(move || Gallery::under(&paths, of_all)).await;
         let gallery = look.map_err(|error| Error::Runtime(error.into()))?;
 
@@ -100,6 +109,29 @@ impl Command {
         } else {
             self.store(&mesh, &model, gallery, &mut report).await
         };
+        report.finish(self.scope.collection.as_str(), self.connection.json)?;
+        outcome?;
+        if report.has_failures() { Err(Error::Incomplete) } else { Ok(()) }
+    }
+
+    async fn store_vectors(
+        &self,
+        mesh: &Mesh,
+        model: &embedder::Model,
+        path: &Path,
+    ) -> Result<(), Error> {
+        let mut report = Report::new(0);
+        ensure_collection(mesh, &self.scope.collection, model, &report).await?;
+        let vectors = Vectors {
+            mesh: Mesh::for_streams(&self.connection)?,
+            collection: self.scope.collection.to_string(),
+            path,
+            of_all: fields::metadata(&self.metadata),
+            in_flight: usize::from(self.in_flight),
+            patience: self.connection.timeout,
+            report: &mut report,
+        };
+        let outcome = until_interrupted(vectors.run()).await;
         report.finish(self.scope.collection.as_str(), self.connection.json)?;
         outcome?;
         if report.has_failures() { Err(Error::Incomplete) } else { Ok(()) }
@@ -130,14 +162,24 @@ impl Command {
             window: Window::new(bounds),
             report,
         };
-        tokio::select! {
-            outcome = upload.run(planned) => outcome,
-            never = planner => match never {},
-            // What was acknowledged stays; the next run takes it from there.
-            signal = tokio::signal::ctrl_c() => {
-                signal.map_err(Error::Runtime)?;
-                Err(Error::Interrupted)
+        let upload = async {
+            tokio::select! {
+                outcome = upload.run(planned) => outcome,
+                never = planner => match never {},
             }
+        };
+        until_interrupted(upload).await
+    }
+}
+
+/// Runs until a person presses Ctrl-C. What was acknowledged by then stays; the next run takes it
+/// from there.
+async fn until_interrupted(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    tokio::select! {
+        outcome = work => outcome,
+        signal = tokio::signal::ctrl_c() => {
+            signal.map_err(Error::Runtime)?;
+            Err(Error::Interrupted)
         }
     }
 }

@@ -1,20 +1,23 @@
-//! `clipmesh items`: what is in a collection.
+//! `clipmesh items`: what is in a collection, and what can be done to it.
 
-use std::path::PathBuf;
+mod check;
+mod count;
+mod delete;
+mod get;
+mod list;
+mod picture;
+mod replace_image;
+mod sample;
+mod update;
 
-use bytesize::ByteSize;
 use clap::{Args, Subcommand};
 use clipmesh_proto::search::v1 as search;
-use serde::Serialize;
 
 use crate::client::{Connection, Mesh, Scope};
 use crate::error::Error;
-use crate::filter;
+use crate::output;
 use crate::output::table::{Column, Table};
-use crate::output::{self, json};
-
-/// Items in one answer: the most that the contract allows.
-const MAX_PAGE_SIZE: u32 = 1_000;
+use crate::{fields, filter};
 
 #[derive(Debug, Args)]
 pub(crate) struct Command {
@@ -30,82 +33,28 @@ pub(crate) struct Command {
 enum Action {
     /// List items.
     #[command(after_help = filter::HELP)]
-    List(List),
+    List(list::List),
     /// Show one item.
-    Get(Get),
-    /// Remove items.
-    Rm {
-        /// Ids; the first digits of a long one will do.
-        #[arg(required = true, value_name = "ID")]
-        ids: Vec<String>,
-    },
+    Get(get::Get),
     /// Count items.
     #[command(after_help = filter::HELP)]
-    Count {
-        /// Only items that pass, as in `format=jpeg`; see below.
-        #[arg(long = "filter", short, value_name = "CONDITION", value_parser = filter::parse_term)]
-        filters: Vec<filter::Term>,
-    },
-}
-
-#[derive(Debug, Args)]
-struct List {
-    /// Only items that pass, as in `format=jpeg`; see below.
-    #[arg(long = "filter", short, value_name = "CONDITION", value_parser = filter::parse_term)]
-    filters: Vec<filter::Term>,
-
-    /// Most items to show.
-    #[arg(
-        long,
-        short = 'n',
-        value_name = "N",
-        default_value_t = 50,
-        value_parser = clap::value_parser!(u64).range(1..)
-    )]
-    limit: u64,
-
-    /// Show them all.
-    #[arg(long, short, conflicts_with = "limit")]
-    all: bool,
-}
-
-#[derive(Debug, Args)]
-struct Get {
-    /// The item's id; the first digits of a long one will do.
-    id: String,
-
-    /// Show the vector too.
-    #[arg(long)]
-    vector: bool,
-
-    /// Write the small picture to this file.
-    #[arg(long, value_name = "FILE")]
-    thumbnail: Option<PathBuf>,
-}
-
-#[derive(Serialize)]
-struct Listing {
-    items: Vec<json::Item>,
-    /// Whether there are items beyond these.
-    has_more: bool,
-}
-
-#[derive(Serialize)]
-struct One {
-    #[serde(flatten)]
-    item: json::Item,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    vector: Vec<f32>,
-}
-
-#[derive(Serialize)]
-struct Deleted {
-    deleted: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct Count {
-    count: u64,
+    Count(count::Count),
+    /// Show items drawn at random.
+    #[command(after_help = filter::HELP)]
+    Sample(sample::Sample),
+    /// Tell which of these ids or files the collection has.
+    Check(check::Check),
+    /// Change what is known of an item; its picture stays.
+    Update(update::Update),
+    /// Give an item another picture; what is known of it stays.
+    ReplaceImage(replace_image::ReplaceImage),
+    /// Remove items.
+    #[command(visible_alias = "rm", after_help = filter::HELP)]
+    Delete(delete::Delete),
+    /// Write the small picture of an item to a file.
+    Thumbnail(picture::Picture),
+    /// Write the image file of an item as it was indexed, where the mesh keeps them.
+    Original(picture::Picture),
 }
 
 /// One run over one collection.
@@ -125,10 +74,16 @@ impl Command {
             is_json: self.connection.json,
         };
         match self.action {
-            Action::List(list) => session.list(&list).await,
-            Action::Get(get) => session.get(&get).await,
-            Action::Rm { ids } => session.remove(&ids).await,
-            Action::Count { filters } => session.count(&filters).await,
+            Action::List(list) => list.run(&session).await,
+            Action::Get(get) => get.run(&session).await,
+            Action::Count(count) => count.run(&session).await,
+            Action::Sample(sample) => sample.run(&session).await,
+            Action::Check(check) => check.run(&session).await,
+            Action::Update(update) => update.run(&session).await,
+            Action::ReplaceImage(replace) => replace.run(&session).await,
+            Action::Delete(delete) => delete.run(&session).await,
+            Action::Thumbnail(picture) => picture.thumbnail(&session).await,
+            Action::Original(picture) => picture.original(&session).await,
         }
     }
 }
@@ -136,194 +91,55 @@ impl Command {
 // === impl Session ===
 
 impl Session {
-    async fn list(&self, list: &List) -> Result<(), Error> {
-        let limit = if list.all { u64::MAX } else { list.limit };
-        let (items, has_more) = self.collect(&list.filters, limit).await?;
-        if self.is_json {
-            let items = items.into_iter().map(json::Item::from).collect();
-            return output::document(&Listing { items, has_more });
-        }
-        if items.is_empty() {
-            return output::line(match list.filters.is_empty() {
-                true => format!("no items in `{}`", self.scope.collection),
-                false => "no item passes".to_owned(),
-            });
-        }
-        output::line(table(&items).to_string())?;
-        if has_more {
-            let count = self.total(&list.filters).await?;
-            output::line("")?;
-            output::line(format!("{} of {count}; --limit shows more, --all all", items.len()))?;
-        }
-        Ok(())
+    fn collection(&self) -> String {
+        self.scope.collection.to_string()
     }
 
-    /// Up to `limit` items over as many pages as it takes, and whether there are more.
-    async fn collect(
-        &self,
-        filters: &[filter::Term],
-        limit: u64,
-    ) -> Result<(Vec<search::Item>, bool), Error> {
-        let mut items: Vec<search::Item> = Vec::new();
-        let mut page_token = String::new();
-        // Every page of a listing is asked for with the same size.
-        let page_size = u32::try_from(limit).unwrap_or(MAX_PAGE_SIZE).min(MAX_PAGE_SIZE);
-        loop {
-            let request = search::ListItemsRequest {
-                collection: self.scope.collection.to_string(),
-                filter: filter::all_of(filters),
-                page_size,
-                page_token,
-                ..search::ListItemsRequest::default()
-            };
-            let answer = self.mesh.items().list_items(request).await;
-            let page = answer.map_err(|status| self.mesh.error(status))?.into_inner();
-            items.extend(page.items);
-            page_token = page.next_page_token;
-            let is_full = items.len() as u64 >= limit;
-            if is_full || page_token.is_empty() {
-                let has_more = !page_token.is_empty() || items.len() as u64 > limit;
-                items.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-                return Ok((items, has_more));
-            }
-        }
+    /// The whole id behind its first digits.
+    async fn full_id(&self, id: &str) -> Result<String, Error> {
+        self.mesh.full_id(&self.scope.collection, id).await
     }
 
-    async fn get(&self, get: &Get) -> Result<(), Error> {
-        let id = self.mesh.full_id(&self.scope.collection, &get.id).await?;
-        let request = search::GetItemRequest {
-            collection: self.scope.collection.to_string(),
-            id: id.clone(),
-            include_vector: get.vector,
-        };
-        let answer = self.mesh.items().get_item(request).await;
-        let found = answer.map_err(|status| self.mesh.error(status))?.into_inner();
-        if let Some(path) = &get.thumbnail {
-            self.save_thumbnail(&id, path).await?;
-        }
-        let item = found.item.unwrap_or_default();
-        if self.is_json {
-            return output::document(&One { item: item.into(), vector: found.vector });
-        }
-        output::line(facts(item).to_string())?;
-        if get.vector {
-            let values: Vec<String> = found.vector.iter().map(f32::to_string).collect();
-            output::line("")?;
-            output::line(values.join(" "))?;
-        }
-        Ok(())
+    fn error(&self, status: tonic::Status) -> Error {
+        self.mesh.error(status)
     }
 
-    async fn save_thumbnail(&self, id: &str, path: &PathBuf) -> Result<(), Error> {
-        let request = search::GetThumbnailRequest {
-            collection: self.scope.collection.to_string(),
-            id: id.to_owned(),
-        };
-        let answer = self.mesh.items().get_thumbnail(request).await;
-        let thumbnail = answer.map_err(|status| self.mesh.error(status))?.into_inner();
-        tokio::fs::write(path, &thumbnail.image)
-            .await
-            .map_err(|source| Error::File { path: path.clone(), source })?;
-        let size = ByteSize(thumbnail.image.len() as u64);
-        output::note(format!("wrote {} ({}, {size})", path.display(), thumbnail.media_type));
-        Ok(())
-    }
-
-    async fn remove(&self, ids: &[String]) -> Result<(), Error> {
-        let mut deleted = Vec::new();
-        let mut outcome = Ok(());
-        for id in ids {
-            // One that is gone already must not save the others.
-            match self.remove_one(id).await {
-                Ok(id) => deleted.push(id),
-                Err(error @ Error::Rpc { .. }) if error.exit_code() != 4 => {
-                    outcome = Err(error);
-                    break;
-                }
-                Err(error) => {
-                    output::note(format!("clipmesh: {error}"));
-                    outcome = Err(Error::Told(error.exit_code()));
-                }
-            }
-        }
-        if self.is_json {
-            output::document(&Deleted { deleted })?;
-        } else {
-            for id in deleted {
-                output::line(format!("removed {id}"))?;
-            }
-        }
-        outcome
-    }
-
-    async fn remove_one(&self, id: &str) -> Result<String, Error> {
-        let id = self.mesh.full_id(&self.scope.collection, id).await?;
-        let request = search::DeleteItemRequest {
-            collection: self.scope.collection.to_string(),
-            id: id.clone(),
-            ..search::DeleteItemRequest::default()
-        };
-        let answer = self.mesh.items().delete_item(request).await;
-        answer.map_err(|status| self.mesh.error(status))?;
-        Ok(id)
-    }
-
-    async fn count(&self, filters: &[filter::Term]) -> Result<(), Error> {
-        let count = self.total(filters).await?;
-        if self.is_json {
-            return output::document(&Count { count });
-        }
-        output::line(count.to_string())
-    }
-
-    async fn total(&self, filters: &[filter::Term]) -> Result<u64, Error> {
-        let request = search::CountItemsRequest {
-            collection: self.scope.collection.to_string(),
-            filter: filter::all_of(filters),
-        };
-        let answer = self.mesh.items().count_items(request).await;
-        Ok(answer.map_err(|status| self.mesh.error(status))?.into_inner().count)
+    fn note_unindexed(&self, filter: Option<&search::Filter>, fields: &[String]) {
+        filter::note_unindexed(&self.scope.collection, filter, fields);
     }
 }
 
-fn table(items: &[search::Item]) -> Table {
-    let mut table = Table::new(&[
+/// A line for each item, with these fields beside the usual ones.
+fn table(items: &[search::Item], more: &[String]) -> Table {
+    let mut columns = vec![
         Column::Left("ID"),
         Column::Left("FILE"),
         Column::Left("SIZE"),
         Column::Left("FORMAT"),
         Column::Right("BYTES"),
         Column::Left("ADDED"),
-    ]);
+    ];
+    let names: Vec<String> = more.iter().map(|field| field.to_uppercase()).collect();
+    columns.extend(names.iter().map(|name| Column::Left(name.trim_start_matches("METADATA."))));
+    let mut table = Table::new(&columns);
     for item in items {
-        table.row([
+        let mut row = vec![
             output::short_id(&item.id).to_owned(),
             item.filename.clone(),
             output::dimensions(item.width, item.height),
             item.format.clone(),
-            ByteSize(item.byte_size).to_string(),
+            bytes(item.byte_size),
             item.create_time.map(output::local_time).unwrap_or_default(),
-        ]);
+        ];
+        row.extend(more.iter().map(|field| fields::cell(item, field)));
+        table.row(row);
     }
     table
 }
 
-/// Everything about one item, a line each.
-fn facts(item: search::Item) -> output::table::Facts {
-    let mut facts = output::table::Facts::default();
-    facts.add("id", item.id);
-    facts.add("file", item.filename);
-    facts.add("uri", item.uri);
-    facts.add("size", output::dimensions(item.width, item.height));
-    facts.add("format", item.format);
-    facts.add("bytes", ByteSize(item.byte_size));
-    facts.add("content hash", item.content_hash);
-    facts.add("added", item.create_time.map(output::local_time).unwrap_or_default());
-    facts.add("changed", item.update_time.map(output::local_time).unwrap_or_default());
-    for (name, value) in item.metadata.unwrap_or_default().fields {
-        facts.add(&name, json::value(value));
-    }
-    facts
+/// A length, or nothing for an item of a ready vector.
+fn bytes(length: u64) -> String {
+    if length == 0 { String::new() } else { bytesize::ByteSize(length).to_string() }
 }
 
 #[cfg(test)]
@@ -344,6 +160,11 @@ mod tests {
         let expected = "\
 ID             FILE   SIZE       FORMAT     BYTES  ADDED
 holiday/1.jpg  1.jpg  640 × 480  jpeg    34.0 KiB";
-        assert_eq!(table(&[item]).to_string(), expected, "as printed");
+        assert_eq!(table(std::slice::from_ref(&item), &[]).to_string(), expected, "as printed");
+        let album = fields::metadata(&[fields::parse_field("album=x").expect("a field")]);
+        let item = search::Item { metadata: album, ..item };
+        let shown = table(&[item], &["metadata.album".to_owned()]).to_string();
+        assert!(shown.lines().next().is_some_and(|line| line.ends_with("ALBUM")), "{shown}");
+        assert!(shown.ends_with('x'), "what it is sorted by: {shown}");
     }
 }

@@ -2,19 +2,24 @@
 //!
 //! ```text
 //!   clipmesh up ──► gateway ──► search ──► embedder        (one process, loopback gRPC)
-//!   clipmesh index | search | items | collections | status ──► gateway
+//!   clipmesh index | search | classify | items | collections | … ──► gateway
 //!   clipmesh model ──► a folder on disk
 //! ```
 //!
 //! It holds no knowledge of its own: what it shows comes over the same contracts that every other
 //! client uses. Start from [`cli::Cli`]; [`error`] has the table of exit codes.
 
+mod classify;
 mod cli;
 mod client;
 mod collections;
+mod duplicates;
 mod error;
+mod facet;
+mod fields;
 mod filter;
 mod index;
+mod input;
 mod items;
 mod model;
 mod output;

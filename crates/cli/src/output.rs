@@ -41,17 +41,18 @@ pub(crate) fn document(value: &impl Serialize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Asks a person to confirm. Without one, as in a script, the command line was the confirmation.
-pub(crate) fn confirmed(question: &str) -> Result<bool, Error> {
+/// Asks a person, and returns the answer without spaces around it. `None` where nobody can be
+/// asked, as in a script.
+pub(crate) fn ask(question: &str) -> Result<Option<String>, Error> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Ok(true);
+        return Ok(None);
     }
     let mut stderr = io::stderr().lock();
-    write!(stderr, "{question} [y/N] ")?;
+    write!(stderr, "{question} ")?;
     stderr.flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    Ok(Some(answer.trim().to_owned()))
 }
 
 /// An id made of a content hash is cut; the caller's own ids are shown whole.

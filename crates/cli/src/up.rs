@@ -64,6 +64,24 @@ pub(crate) struct Command {
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
 
+    /// Where vectors live: `edge`, in this process, or `qdrant`, a server. Default: edge.
+    #[arg(long, value_name = "ENGINE")]
+    store: Option<String>,
+
+    /// The gRPC address of the Qdrant server, as in `http://qdrant:6334`. Its key is a setting:
+    /// CLIPMESH__SEARCH__STORE__QDRANT__API_KEY.
+    #[arg(long, value_name = "URL", requires = "store")]
+    qdrant_url: Option<String>,
+
+    /// Where answers and vectors of queries are kept to spare work: `memory`, of this process, or
+    /// `redis`, a server. Default: memory.
+    #[arg(long, value_name = "ENGINE")]
+    cache: Option<String>,
+
+    /// The address of the Redis server, as in `redis://redis:6379`.
+    #[arg(long, value_name = "URL", requires = "cache")]
+    redis_url: Option<String>,
+
     /// A TOML file with the tables embedder, search, gateway, telemetry and server.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -134,6 +152,10 @@ impl Command {
             .with("embedder.model", self.model)
             .with("embedder.device", self.device)
             .with("search.data_dir", self.data.map(absolute))
+            .with("search.store.kind", self.store)
+            .with("search.store.qdrant.url", self.qdrant_url)
+            .with("search.cache.kind", self.cache)
+            .with("search.cache.redis.url", self.redis_url)
             .with("gateway.listen", self.listen)
             .with("telemetry.log_format", format.map(|format| format.get_name().to_owned()));
         let mut config: Config = settings::load(&sources)?;

@@ -13,12 +13,11 @@ use std::path::{Component, Path, PathBuf};
 
 use bytesize::ByteSize;
 use prost::Message as _;
-use prost_types::value::Kind;
-use prost_types::{ListValue, Struct, Value};
+use prost_types::Struct;
 use serde_json::Value as Json;
 
 use crate::error::io_reason;
-use crate::filter;
+use crate::fields;
 use crate::index::walk::Found;
 
 /// What the file is called, in any folder that is walked.
@@ -30,10 +29,10 @@ pub(crate) const HELP: &str = r#"Fields of each picture:
   ImageFolder data sets:
     {"file_name": "cats/tom.jpg", "caption": "a cat on a sofa", "year": 2019, "tags": ["cat"]}
   `file_name` is relative to the folder of the file, with `/`. All else are fields: text, numbers,
-  true, false, and lists of one of these; null is left out. --metadata wins over a field of its
-  name. Of a picture that is there already, its line replaces the fields; without a line they
-  stay. Of files with the same bytes, one with a line is taken; those whose lines differ from its
-  own are failures.
+  true, false, places ({"lat": 52.5, "lon": 13.4}), and lists of one of these; null is left out.
+  --metadata wins over a field of its name. Of a picture that is there already, its line replaces
+  the fields; without a line they stay. Of files with the same bytes, one with a line is taken;
+  those whose lines differ from its own are failures.
   A line that can't be used is a failure, and its picture is left as it is, or left out. So are all
   that may be meant if the line doesn't tell which, and all below if the file can't be read. All
   these files together have at most 64 MiB, and none is read for pictures that are named one by
@@ -200,7 +199,7 @@ impl<'a> Reader<'a> {
         if let Some((file, number)) = self.places.get(picture) {
             return Err(format!("`{name}` has its fields from {} already", place(file, *number)));
         }
-        let mut fields = fields(object)?;
+        let mut fields = fields::json::object(object)?;
         if let Some(of_all) = &self.fields.of_all {
             fields.fields.extend(of_all.fields.clone());
         }
@@ -262,18 +261,6 @@ fn parse(line: &[u8]) -> Result<Entry, String> {
     Ok(Entry { name, path, fields })
 }
 
-/// The fields of a picture as the mesh has them.
-fn fields(object: serde_json::Map<String, Json>) -> Result<Struct, String> {
-    let mut fields = Struct::default();
-    for (name, value) in object {
-        filter::check_name(&name)?;
-        if let Some(value) = field(value).map_err(|fault| format!("field `{name}` {fault}"))? {
-            fields.fields.insert(name, value);
-        }
-    }
-    Ok(fields)
-}
-
 /// Why a line is no object. Every line is a text of its own to the parser, so that the number it
 /// tells is always 1.
 fn why(error: serde_json::Error) -> String {
@@ -299,52 +286,6 @@ fn relative(name: &str) -> Result<PathBuf, String> {
         return Err(format!("`{KEY}` names no file"));
     }
     Ok(path)
-}
-
-/// A field as the mesh has it; `None` for null.
-fn field(value: Json) -> Result<Option<Value>, &'static str> {
-    let kind = match value {
-        Json::Null => return Ok(None),
-        Json::Array(elements) => {
-            let values = elements.into_iter().map(scalar).collect::<Result<Vec<_>, _>>()?;
-            if !values.windows(2).all(|pair| is_same_type(&pair[0], &pair[1])) {
-                return Err("must be a list of one type");
-            }
-            Kind::ListValue(ListValue { values })
-        }
-        Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Object(_) => {
-            return scalar(value).map(Some);
-        }
-    };
-    Ok(Some(Value { kind: Some(kind) }))
-}
-
-fn scalar(value: Json) -> Result<Value, &'static str> {
-    let kind = match value {
-        Json::Bool(flag) => Kind::BoolValue(flag),
-        Json::String(text) => Kind::StringValue(text),
-        Json::Number(number) => Kind::NumberValue(double(&number)?),
-        Json::Null | Json::Array(_) | Json::Object(_) => {
-            return Err("must be a string, a number, a boolean, or a list of one of these");
-        }
-    };
-    Ok(Value { kind: Some(kind) })
-}
-
-/// Numbers are doubles to the mesh. Long integers are mostly ids, and a rounded one is another's.
-fn double(number: &serde_json::Number) -> Result<f64, &'static str> {
-    let double = number.as_f64().ok_or("must be a number of 64 bits")?;
-    match number.as_i128() {
-        Some(integer) if double as i128 != integer => {
-            Err("is an integer that a double can't hold; in quotes it is text")
-        }
-        _ => Ok(double),
-    }
-}
-
-fn is_same_type(one: &Value, other: &Value) -> bool {
-    let kind = |value: &Value| value.kind.as_ref().map(std::mem::discriminant);
-    kind(one) == kind(other)
 }
 
 fn check_limits(fields: &Struct) -> Result<(), String> {

@@ -90,6 +90,11 @@ impl Report {
         }
     }
 
+    /// There is another line, where nobody knows beforehand how many there are.
+    pub(crate) fn expect_one_more(&self) {
+        self.bar.inc_length(1);
+    }
+
     pub(crate) fn settled(&mut self, settled: Settled) {
         self.sent += 1;
         match settled {

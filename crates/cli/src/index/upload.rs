@@ -63,7 +63,7 @@ enum Ended {
 type Opened = Result<Response<Streaming<search::IndexItemsResponse>>, Status>;
 
 /// The answering half of a stream. It opens only once something is sent.
-struct Answers {
+pub(super) struct Answers {
     opening: LocalBoxFuture<'static, Opened>,
     open: Option<Streaming<search::IndexItemsResponse>>,
 }
@@ -221,7 +221,7 @@ impl Upload<'_> {
 
 impl Answers {
     /// The next acknowledgement. Loses none when it is dropped.
-    async fn next(&mut self) -> Result<search::IndexItemsResponse, Status> {
+    pub(super) async fn next(&mut self) -> Result<search::IndexItemsResponse, Status> {
         let open = match &mut self.open {
             Some(open) => open,
             None => self.open.insert((&mut self.opening).await?.into_inner()),
@@ -234,7 +234,7 @@ impl Answers {
 
     /// Lets the call come to its end, so that the mesh doesn't count it as cancelled. All that
     /// matters has been said by then, so that neither its status nor a time-out does.
-    async fn end(mut self) {
+    pub(super) async fn end(mut self) {
         let Some(open) = &mut self.open else { return };
         let rest = async { while let Ok(Some(_)) = open.message().await {} };
         if timeout(GOODBYE, rest).await.is_err() {
@@ -243,7 +243,8 @@ impl Answers {
     }
 }
 
-fn open(mesh: &Mesh) -> (mpsc::Sender<search::IndexItemsRequest>, Answers) {
+/// Gets a stream ready; it opens with what is sent first.
+pub(super) fn open(mesh: &Mesh) -> (mpsc::Sender<search::IndexItemsRequest>, Answers) {
     let (sender, receiver) = mpsc::channel(SEND_AHEAD);
     let mut items = mesh.items();
     let opening = Box::pin(async move { items.index_items(ReceiverStream::new(receiver)).await });

@@ -19,9 +19,13 @@ pub(crate) struct Item {
     format: String,
     byte_size: u64,
     content_hash: String,
+    pixel_hash: String,
+    /// In hexadecimal digits, for no double holds 64 bits; empty without a picture.
+    perceptual_hash: String,
     create_time: Option<String>,
     update_time: Option<String>,
     metadata: Value,
+    etag: String,
 }
 
 /// `clipmesh.search.v1.Hit`, with its place.
@@ -30,8 +34,15 @@ pub(crate) struct Hit {
     /// 1 is the best of all, whatever the offset.
     pub(crate) rank: u64,
     pub(crate) score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) word_score: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fused_score: Option<f32>,
+    /// As much of it as was asked for.
     #[serde(flatten)]
-    pub(crate) item: Item,
+    pub(crate) item: Value,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) vector: Vec<f32>,
 }
 
 /// `clipmesh.search.v1.SearchTiming`.
@@ -40,8 +51,10 @@ pub(crate) struct Timing {
     pub(crate) total_ms: f64,
     pub(crate) embed_ms: f64,
     pub(crate) store_ms: f64,
+    pub(crate) cache_ms: f64,
     pub(crate) embedding_cached: bool,
     pub(crate) result_cached: bool,
+    pub(crate) cache_bypassed: bool,
 }
 
 /// `clipmesh.search.v1.Collection`.
@@ -54,6 +67,25 @@ pub(crate) struct Collection {
     distance: &'static str,
     create_time: Option<String>,
     item_count: u64,
+    aliases: Vec<String>,
+    field_indexes: Vec<FieldIndex>,
+    word_fields: Vec<String>,
+    vector_index: Option<VectorIndex>,
+}
+
+/// `clipmesh.search.v1.FieldIndex`.
+#[derive(Debug, Serialize)]
+pub(crate) struct FieldIndex {
+    key: String,
+    kind: &'static str,
+    is_built_in: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct VectorIndex {
+    links: Option<u32>,
+    build_effort: Option<u32>,
+    quantization: &'static str,
 }
 
 /// `clipmesh.embedder.v1.Model`.
@@ -79,6 +111,23 @@ struct Limits {
     max_text_bytes: u64,
 }
 
+// === impl Item ===
+
+impl Item {
+    /// The item with its id and these fields alone, or with all of them if there are none.
+    pub(crate) fn only(self, fields: &[String]) -> Result<Value, serde_json::Error> {
+        let mut value = serde_json::to_value(self)?;
+        if let Some(object) = value.as_object_mut()
+            && !fields.is_empty()
+        {
+            let of_item = |field: &String| field.split('.').next().unwrap_or(field).to_owned();
+            let wanted: Vec<String> = fields.iter().map(of_item).collect();
+            object.retain(|name, _| name == "id" || wanted.contains(name));
+        }
+        Ok(value)
+    }
+}
+
 // === conversions ===
 
 impl From<search::Item> for Item {
@@ -91,10 +140,16 @@ impl From<search::Item> for Item {
             height: item.height,
             format: item.format,
             byte_size: item.byte_size,
+            perceptual_hash: match item.content_hash.is_empty() {
+                true => String::new(),
+                false => format!("{:016x}", item.perceptual_hash),
+            },
             content_hash: item.content_hash,
+            pixel_hash: item.pixel_hash,
             create_time: item.create_time.map(rfc3339),
             update_time: item.update_time.map(rfc3339),
             metadata: object(item.metadata.unwrap_or_default()),
+            etag: item.etag,
         }
     }
 }
@@ -105,8 +160,10 @@ impl From<search::SearchTiming> for Timing {
             total_ms: timing.total_ms,
             embed_ms: timing.embed_ms,
             store_ms: timing.store_ms,
+            cache_ms: timing.cache_ms,
             embedding_cached: timing.embedding_cached,
             result_cached: timing.result_cached,
+            cache_bypassed: timing.cache_bypassed,
         }
     }
 }
@@ -125,7 +182,22 @@ impl From<search::Collection> for Collection {
             distance,
             create_time: collection.create_time.map(rfc3339),
             item_count: collection.item_count,
+            aliases: collection.aliases,
+            field_indexes: collection.field_indexes.into_iter().map(FieldIndex::from).collect(),
+            word_fields: collection.word_fields,
+            vector_index: collection.vector_index.map(|index| VectorIndex {
+                links: index.links,
+                build_effort: index.build_effort,
+                quantization: quantization(index.quantization()),
+            }),
         }
+    }
+}
+
+impl From<search::FieldIndex> for FieldIndex {
+    fn from(index: search::FieldIndex) -> Self {
+        let kind = index_kind(index.kind());
+        Self { key: index.key, kind, is_built_in: index.is_built_in }
     }
 }
 
@@ -156,6 +228,29 @@ pub(crate) fn modality(modality: embedder::Modality) -> &'static str {
         embedder::Modality::Image => "image",
         embedder::Modality::Text => "text",
         embedder::Modality::Unspecified => "unspecified",
+    }
+}
+
+/// What a kind of index is called on the command line.
+pub(crate) fn index_kind(kind: search::FieldIndexKind) -> &'static str {
+    match kind {
+        search::FieldIndexKind::Keyword => "keyword",
+        search::FieldIndexKind::Integer => "integer",
+        search::FieldIndexKind::Float => "float",
+        search::FieldIndexKind::Boolean => "boolean",
+        search::FieldIndexKind::Time => "time",
+        search::FieldIndexKind::Words => "words",
+        search::FieldIndexKind::Geo => "geo",
+        search::FieldIndexKind::Unspecified => "unspecified",
+    }
+}
+
+pub(crate) fn quantization(quantization: search::Quantization) -> &'static str {
+    match quantization {
+        search::Quantization::None => "none",
+        search::Quantization::Scalar => "scalar",
+        search::Quantization::Binary => "binary",
+        search::Quantization::Unspecified => "unspecified",
     }
 }
 
@@ -208,6 +303,14 @@ mod tests {
         };
         let text = object(fields).to_string();
         assert_eq!(text, r#"{"score":0.5,"year":2020}"#, "whole numbers stay whole");
+    }
+
+    #[test]
+    fn an_item_can_be_shown_in_part() {
+        let item = search::Item { id: "a".to_owned(), width: 5, ..search::Item::default() };
+        let fields = ["metadata.year".to_owned(), "width".to_owned()];
+        let shown = Item::from(item).only(&fields).expect("a document").to_string();
+        assert_eq!(shown, r#"{"id":"a","metadata":{},"width":5}"#, "what was asked for");
     }
 
     #[test]

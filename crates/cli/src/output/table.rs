@@ -12,9 +12,9 @@ pub(crate) struct Table {
 
 /// A column: its heading, and to which side its cells lean.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Column {
-    Left(&'static str),
-    Right(&'static str),
+pub(crate) enum Column<'a> {
+    Left(&'a str),
+    Right(&'a str),
 }
 
 /// Names and values, one a line; what has no value is left out.
@@ -26,7 +26,7 @@ pub(crate) struct Facts {
 // === impl Table ===
 
 impl Table {
-    pub(crate) fn new(columns: &[Column]) -> Self {
+    pub(crate) fn new(columns: &[Column<'_>]) -> Self {
         let mut inner = comfy_table::Table::new();
         inner.load_preset(presets::NOTHING);
         inner.set_content_arrangement(ContentArrangement::Dynamic);
@@ -60,8 +60,8 @@ impl fmt::Display for Table {
 
 // === impl Column ===
 
-impl Column {
-    fn heading(&self) -> &'static str {
+impl Column<'_> {
+    fn heading(&self) -> &str {
         match self {
             Self::Left(heading) | Self::Right(heading) => heading,
         }

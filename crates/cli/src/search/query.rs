@@ -1,6 +1,5 @@
 //! What to look for, from the options to the message: one thing, or a mix of several.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -13,27 +12,37 @@ use tonic::Status;
 
 use crate::client::Mesh;
 use crate::error::Error;
+use crate::input::{self, STDIN};
 
 /// For `--help`.
-pub(super) const HELP: &str = "\
+pub(crate) const HELP: &str = "\
 Several queries are one search, for what is like all of them:
   clipmesh search --image chair.jpg --text 'red velvet'
   clipmesh search --image a.jpg --image b.jpg --unlike-text 'a drawing'
   Each weighs the same, unless --text-share says how much the words weigh together. What is unlike
   weighs against them, half as much as they do together.";
 
-/// Stands for standard input.
-const STDIN: &str = "-";
-
 /// What leads away weighs this much of what leads there, however many there are of either: the mean
 /// of the one less a part of the mean of the other, as J. Rocchio has it for relevance feedback
 /// (1971). At 1, whatever the two have in common would be lost.
 const UNLIKE_WEIGHT: f32 = 0.5;
 
+/// The options that are a query.
+pub(crate) const OPTIONS: [&str; 8] = [
+    "images",
+    "texts",
+    "vectors",
+    "ids",
+    "unlike_images",
+    "unlike_texts",
+    "unlike_vectors",
+    "unlike_ids",
+];
+
 /// What to look for.
 #[derive(Debug, Default, Args)]
-#[group(required = true, multiple = true)]
-pub(super) struct Query {
+#[group(skip)]
+pub(crate) struct Query {
     /// Look for pictures like this one; `-` reads it from standard input. May be repeated.
     #[arg(long = "image", short, value_name = "FILE")]
     images: Vec<PathBuf>,
@@ -42,8 +51,14 @@ pub(super) struct Query {
     #[arg(long = "text", short, value_name = "WORDS")]
     texts: Vec<String>,
 
+    /// Look for pictures near this vector of the model: a JSON list of numbers, or an object that
+    /// has it as `vector`, as `items get --vector --json` prints it. `-` reads it from standard
+    /// input; what starts with a bracket is the vector itself. May be repeated.
+    #[arg(long = "vector", value_name = "FILE")]
+    vectors: Vec<PathBuf>,
+
     /// Look for pictures like this item; the first digits of a long id will do. May be repeated.
-    #[arg(long = "id", value_name = "ID")]
+    #[arg(long = "id", visible_alias = "item", value_name = "ID")]
     ids: Vec<String>,
 
     /// Look for pictures unlike this one. May be repeated.
@@ -54,9 +69,18 @@ pub(super) struct Query {
     #[arg(long = "unlike-text", value_name = "WORDS")]
     unlike_texts: Vec<String>,
 
+    /// Look for pictures far from this vector. May be repeated.
+    #[arg(long = "unlike-vector", value_name = "FILE")]
+    unlike_vectors: Vec<PathBuf>,
+
     /// Look for pictures unlike this item. May be repeated.
-    #[arg(long = "unlike-id", value_name = "ID")]
+    #[arg(long = "unlike-id", visible_alias = "unlike-item", value_name = "ID")]
     unlike_ids: Vec<String>,
+
+    /// What --text weighs of a mix with --image, --vector or --id, from 0.01 to 0.99; by default,
+    /// every query weighs the same.
+    #[arg(long, value_name = "SHARE", value_parser = parse_text_share)]
+    text_share: Option<f32>,
 }
 
 /// One of the options, and how much it counts.
@@ -70,69 +94,78 @@ struct Part<'a> {
 enum Source<'a> {
     Image(&'a Path),
     Text(&'a str),
+    Vector(&'a Path),
     Id(&'a str),
 }
 
 /// The parts of a query as they were typed, in the order in which they are sent.
-#[derive(Debug)]
-pub(super) struct Typed(Vec<String>);
+#[derive(Debug, Default)]
+pub(crate) struct Typed(Vec<String>);
 
 // === impl Query ===
 
 impl Query {
-    /// The query as it is sent: reads the pictures and completes the ids.
-    pub(super) async fn read(
+    /// The query as it is sent: reads the files and completes the ids. `None` if there is none.
+    pub(crate) async fn read(
         &self,
         mesh: &Mesh,
         collection: &CollectionName,
-        text_share: Option<f32>,
-    ) -> Result<(Kind, Typed), Error> {
-        let parts = self.parts(text_share)?;
+    ) -> Result<(Option<search::Query>, Typed), Error> {
+        let parts = self.parts()?;
+        if parts.is_empty() {
+            return Ok((None, Typed::default()));
+        }
         let typed = Typed(parts.iter().map(Part::typed).collect());
         let mut image_bytes = 0;
         let mut read = Vec::with_capacity(parts.len());
         for part in parts {
             let kind = match part.source {
                 Source::Image(path) => {
-                    let image = read_image(path).await?;
+                    let image = input::bytes(path).await?;
                     image_bytes += image.len();
                     check_bytes(image_bytes, mesh.max_message_bytes())?;
                     PartKind::Image(image.into())
                 }
                 Source::Text(text) => PartKind::Text(text.to_owned()),
+                Source::Vector(path) => PartKind::Vector(input::vector(path).await?),
                 Source::Id(id) => PartKind::ItemId(mesh.full_id(collection, id).await?),
             };
             read.push((part.weight, kind));
         }
-        Ok((kind(read), typed))
+        Ok((Some(search::Query { kind: Some(kind(read)) }), typed))
     }
 
     /// What to look for, before any of it is read.
-    fn parts(&self, text_share: Option<f32>) -> Result<Vec<Part<'_>>, Error> {
+    fn parts(&self) -> Result<Vec<Part<'_>>, Error> {
         let images = self.images.iter().chain(&self.unlike_images);
-        if images.filter(|path| *path == Path::new(STDIN)).count() > 1 {
-            return Err(Error::Usage("standard input can be only one of the pictures".to_owned()));
+        let files = images.chain(&self.vectors).chain(&self.unlike_vectors);
+        if files.filter(|path| *path == Path::new(STDIN)).count() > 1 {
+            return Err(Error::Usage("standard input can be only one of the files".to_owned()));
         }
-        let (pictures, words) = (self.images.len() + self.ids.len(), self.texts.len());
-        let each = share(1.0, pictures + words);
-        let (picture, word) = match text_share {
+        let examples = self.images.len() + self.vectors.len() + self.ids.len();
+        let words = self.texts.len();
+        let each = share(1.0, examples + words);
+        let (example, word) = match self.text_share {
             None => (each, each),
-            Some(of_words) if pictures > 0 && words > 0 => {
-                (share(1.0 - of_words, pictures), share(of_words, words))
+            Some(of_words) if examples > 0 && words > 0 => {
+                (share(1.0 - of_words, examples), share(of_words, words))
             }
             Some(_) => {
-                let message = "--text-share weighs --text against --image and --id: it needs both";
+                let message = "--text-share weighs --text against examples: it needs both";
                 return Err(Error::Usage(message.to_owned()));
             }
         };
-        let unlike = self.unlike_images.len() + self.unlike_texts.len() + self.unlike_ids.len();
+        let unlike = self.unlike_images.len() + self.unlike_vectors.len();
+        let unlike = unlike + self.unlike_texts.len() + self.unlike_ids.len();
         let unlike = -share(UNLIKE_WEIGHT, unlike);
 
-        let mut parts = weighted(picture, &self.images, |path| Source::Image(path));
+        let mut parts = weighted(example, &self.images, |path| Source::Image(path));
         parts.extend(weighted(word, &self.texts, |text| Source::Text(text)));
-        parts.extend(weighted(picture, &self.ids, |id| Source::Id(id)));
+        parts.extend(weighted(example, &self.vectors, |path| Source::Vector(path)));
+        parts.extend(weighted(example, &self.ids, |id| Source::Id(id)));
         parts.extend(weighted(unlike, &self.unlike_images, |path| Source::Image(path)));
         parts.extend(weighted(unlike, &self.unlike_texts, |text| Source::Text(text)));
+        parts.extend(weighted(unlike, &self.unlike_vectors, |path| Source::Vector(path)));
         parts.extend(weighted(unlike, &self.unlike_ids, |id| Source::Id(id)));
         Ok(parts)
     }
@@ -159,6 +192,7 @@ impl Part<'_> {
         match self.source {
             Source::Image(path) => format!("--{unlike}image {}", path.display()),
             Source::Text(text) => format!("--{unlike}text {text:?}"),
+            Source::Vector(path) => format!("--{unlike}vector {}", path.display()),
             Source::Id(id) => format!("--{unlike}id {id}"),
         }
     }
@@ -168,7 +202,7 @@ impl Part<'_> {
 
 impl Typed {
     /// The same refusal, with a part of the mix named as it was typed.
-    pub(super) fn explain(&self, status: Status) -> Status {
+    pub(crate) fn explain(&self, status: Status) -> Status {
         let violation = FieldViolation::from_status(&status);
         let typed = violation.as_ref().and_then(|violation| {
             let (index, _) = violation.field.strip_prefix("query.mix.parts[")?.split_once(']')?;
@@ -200,22 +234,6 @@ fn kind(mut parts: Vec<(f32, PartKind)>) -> Kind {
     Kind::Mix(search::MixQuery { parts: parts.collect() })
 }
 
-async fn read_image(path: &Path) -> Result<Vec<u8>, Error> {
-    let path = path.to_owned();
-    let image = tokio::task::spawn_blocking(move || read(&path)).await;
-    image.map_err(|error| Error::Runtime(error.into()))?
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let bytes = if path == Path::new(STDIN) {
-        let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
-    } else {
-        std::fs::read(path)
-    };
-    bytes.map_err(|source| Error::File { path: path.to_owned(), source })
-}
-
 fn check_bytes(actual: usize, max: usize) -> Result<(), Error> {
     if actual < max {
         return Ok(());
@@ -225,7 +243,7 @@ fn check_bytes(actual: usize, max: usize) -> Result<(), Error> {
 }
 
 /// What words weigh together, if what they are weighed against makes up for 1.
-pub(super) fn parse_text_share(text: &str) -> Result<f32, String> {
+fn parse_text_share(text: &str) -> Result<f32, String> {
     let share = text.parse::<f32>().ok().filter(|share| (0.01..=0.99).contains(share));
     share.ok_or_else(|| "a share is a number from 0.01 to 0.99".to_owned())
 }
@@ -244,8 +262,8 @@ mod tests {
         Source::Image(Path::new(path))
     }
 
-    fn parts(query: &Query, text_share: Option<f32>) -> Vec<(f32, Source<'_>)> {
-        let parts = query.parts(text_share).expect("understood");
+    fn parts(query: &Query) -> Vec<(f32, Source<'_>)> {
+        let parts = query.parts().expect("understood");
         parts.into_iter().map(|part| (part.weight, part.source)).collect()
     }
 
@@ -254,11 +272,13 @@ mod tests {
         let query = Query {
             images: vec!["a.jpg".into(), "b.jpg".into()],
             texts: strings(["red"]),
+            vectors: vec!["v.json".into()],
             ids: strings(["42"]),
             ..Query::default()
         };
-        let each = [image("a.jpg"), image("b.jpg"), Source::Text("red"), Source::Id("42")];
-        assert_eq!(parts(&query, None), each.map(|source| (0.25, source)), "a quarter each");
+        let vector = Source::Vector(Path::new("v.json"));
+        let each = [image("a.jpg"), image("b.jpg"), Source::Text("red"), vector, Source::Id("42")];
+        assert_eq!(parts(&query), each.map(|source| (0.2, source)), "a fifth each");
     }
 
     #[test]
@@ -266,14 +286,15 @@ mod tests {
         let query = Query {
             images: vec!["a.jpg".into()],
             texts: strings(["red", "round"]),
+            text_share: Some(0.75),
             ..Query::default()
         };
         let expected =
             [(0.25, image("a.jpg")), (0.375, Source::Text("red")), (0.375, Source::Text("round"))];
-        assert_eq!(parts(&query, Some(0.75)), expected, "three quarters for two of them");
+        assert_eq!(parts(&query), expected, "three quarters for two of them");
 
-        let words = Query { texts: strings(["red", "round"]), ..Query::default() };
-        let error = words.parts(Some(0.75)).expect_err("nothing to weigh them against");
+        let words = Query { images: Vec::new(), ..query };
+        let error = words.parts().expect_err("nothing to weigh them against");
         assert!(error.to_string().contains("--text-share"), "said so: {error}");
         for bad in ["0", "1", "0.995", "-0.5", "nan", "half"] {
             assert!(parse_text_share(bad).is_err(), "{bad} leaves nothing of one of them");
@@ -293,7 +314,7 @@ mod tests {
         let unlike = [image("b.jpg"), Source::Text("green"), Source::Id("1"), Source::Id("2")];
         let unlike = unlike.map(|source| (-0.125, source));
         let expected = [vec![(1.0, image("a.jpg"))], unlike.into()].concat();
-        assert_eq!(parts(&query, None), expected, "the half of 1, among four");
+        assert_eq!(parts(&query), expected, "the half of 1, among four");
     }
 
     #[test]
@@ -311,9 +332,9 @@ mod tests {
     fn standard_input_is_read_once() {
         let images = || vec![STDIN.into()];
         let once = Query { images: images(), ..Query::default() };
-        assert!(once.parts(None).is_ok(), "one picture");
+        assert!(once.parts().is_ok(), "one picture");
         let twice = Query { unlike_images: images(), ..once };
-        let error = twice.parts(None).expect_err("it has an end");
+        let error = twice.parts().expect_err("it has an end");
         assert!(error.to_string().contains("standard input"), "said so: {error}");
     }
 
@@ -324,7 +345,7 @@ mod tests {
             unlike_images: vec!["notes.txt".into()],
             ..Query::default()
         };
-        let parts = query.parts(None).expect("understood");
+        let parts = query.parts().expect("understood");
         let typed = Typed(parts.iter().map(Part::typed).collect());
         let explained = |field: &str| {
             let violation = FieldViolation::new(field, Reason::NotAnImage, "is no image");

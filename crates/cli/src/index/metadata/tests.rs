@@ -1,5 +1,8 @@
 use std::fs;
 
+use prost_types::value::Kind;
+use prost_types::{ListValue, Value};
+
 use super::*;
 use crate::index::walk;
 
@@ -18,8 +21,8 @@ fn gallery(pictures: &[&str], lines: &[&str]) -> tempfile::TempDir {
 /// Reads a gallery with these `--metadata`.
 fn read_with(folder: &tempfile::TempDir, arguments: &[&str]) -> (Fields, Vec<Fault>) {
     let parsed: Result<Vec<_>, _> =
-        arguments.iter().map(|text| filter::parse_field(text)).collect();
-    let of_all = filter::metadata(&parsed.expect("fields"));
+        arguments.iter().map(|text| fields::parse_field(text)).collect();
+    let of_all = fields::metadata(&parsed.expect("fields"));
     read(&walk::under(&[folder.path().to_owned()]), of_all)
 }
 
@@ -161,7 +164,7 @@ fn a_picture_of_two_files_is_a_fault_of_the_second() {
 
 #[test]
 fn says_what_is_wrong_with_a_line() {
-    let kinds = "must be a string, a number, a boolean, or a list of one of these";
+    let kinds = "must be a string, a number, a boolean, a place, or a list of one of these";
     let cases = [
         (r#"["a.png"]"#, "not a JSON object: invalid type: sequence, expected a map"),
         (r#"{"name": "a.png"}"#, "`file_name` is missing"),

@@ -29,8 +29,8 @@ fn gallery(names: &[&str], lines: &[&str]) -> (tempfile::TempDir, Fields) {
     let metadata = folder.path().join(metadata::FILE_NAME);
     std::fs::write(metadata, lines.join("\n")).expect("write the metadata");
     let found = walk::under(&[folder.path().to_owned()]);
-    let album = filter::parse_field("album=x").expect("a field");
-    let (fields, _) = metadata::read(&found, filter::metadata(&[album]));
+    let album = fields::parse_field("album=x").expect("a field");
+    let (fields, _) = metadata::read(&found, fields::metadata(&[album]));
     (folder, fields)
 }
 
