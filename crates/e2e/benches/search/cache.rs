@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use clipmesh_e2e::clients::{new_item, query};
-use clipmesh_e2e::{Sandbox, pictures};
+use clipmesh_e2e::pictures;
+use clipmesh_e2e::sandbox::Sandbox;
 use clipmesh_proto::search::v1::query::Kind;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clipmesh_e2e::clients::{Clients, query, vector};
-use clipmesh_e2e::{Sandbox, Service};
+use clipmesh_e2e::sandbox::{Sandbox, Service};
 use clipmesh_proto::search::v1;
 use futures::StreamExt as _;
 use tokio::time::Instant;
