@@ -9,7 +9,7 @@ use tonic::body::Body;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 use tower::util::BoxCloneSyncService;
-use tower::{ServiceBuilder, ServiceExt as _};
+use tower::{Service, ServiceBuilder, ServiceExt as _};
 
 use crate::middleware::from_fn;
 use crate::{Error, deadline, trace};
@@ -73,14 +73,26 @@ pub fn channel(url: &str, config: &Config) -> Result<Channel, Error> {
         .keep_alive_while_idle(true)
         .tcp_nodelay(true)
         .connect_lazy();
-    let cap = config.timeout;
-    let stack = ServiceBuilder::new()
+    Ok(over(channel, config.timeout))
+}
+
+/// Puts around a way to reach a peer what every call needs: the deadline, which is the caller's or
+/// `timeout`, whichever is nearer; the trace; and a status in place of a fault on the way.
+pub fn over<S>(transport: S, timeout: Option<Duration>) -> Channel
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = tonic::transport::Error>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send,
+{
+    ServiceBuilder::new()
         // Outermost: the time to connect counts too.
-        .layer(from_fn(move |request, next| deadline::bound(cap, request, next)))
+        .layer(from_fn(move |request, next| deadline::bound(timeout, request, next)))
         // Innermost, so that what goes out is the context of the span that makes the call.
         .layer(from_fn(trace::call))
-        .service(BoxCloneSyncService::new(channel.map_err(status)));
-    Ok(stack)
+        .service(BoxCloneSyncService::new(transport.map_err(status)))
 }
 
 /// What a fault of the connection is to the caller.
