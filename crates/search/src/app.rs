@@ -22,6 +22,7 @@ use crate::items::Items;
 use crate::query::Searches;
 use crate::service;
 use crate::store::edge::Edge;
+use crate::store::qdrant::Qdrant;
 use crate::store::{self, VectorStore};
 use crate::thumbnail::Thumbnailer;
 use crate::vectors::Vectors;
@@ -64,15 +65,17 @@ impl App {
     ///
     /// # Errors
     /// A data folder that can't be used or is in use, a collection that can't be opened, or an
-    /// address of the embedder that is none.
+    /// address of the embedder or of a store that is none.
     pub async fn build(config: Config, listener: TcpListener) -> Result<Self, Error> {
         let local_addr = listener.local_addr()?;
+        choose_cryptography();
         let embedder = Arc::new(Embedder::new(&config.embedder)?);
         let store: Arc<dyn VectorStore> = match config.store.kind {
             StoreKind::Edge => {
                 let root = config.data_dir.join("collections");
                 Arc::new(Edge::open(root, config.store.edge.clone()).await?)
             }
+            StoreKind::Qdrant => Arc::new(Qdrant::new(config.store.qdrant.clone())?),
         };
         let blobs = Blobs::open(&config.blobs, &config.data_dir.join("thumbnails"))?;
         // Only what nobody else can have made: other places may be shared with services whose
@@ -115,6 +118,14 @@ impl App {
         }
         self.store.close().await;
         Ok(served?)
+    }
+}
+
+/// Chooses the cryptography of all clients in this process that leave the choice to it: two of the
+/// libraries in use would each bring another, and then none is the default.
+fn choose_cryptography() {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::debug!("the cryptography of this process was chosen before");
     }
 }
 

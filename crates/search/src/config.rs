@@ -11,7 +11,7 @@ use clipmesh_mesh::settings::Validate;
 use clipmesh_telemetry as telemetry;
 use serde::{Deserialize, Serialize};
 
-use crate::store::edge;
+use crate::store::{edge, qdrant};
 
 pub use crate::blobs::Config as Blobs;
 pub use crate::embedder::Config as Embedder;
@@ -58,6 +58,7 @@ pub struct Store {
     /// Which engine. Default: `edge`.
     pub kind: StoreKind,
     pub edge: edge::Config,
+    pub qdrant: qdrant::Config,
 }
 
 /// The engines.
@@ -67,6 +68,8 @@ pub enum StoreKind {
     /// Qdrant's engine in this process, on this machine's disk.
     #[default]
     Edge,
+    /// A Qdrant server or cluster.
+    Qdrant,
 }
 
 /// What is kept in memory to spare work.
@@ -153,6 +156,9 @@ impl Validate for Config {
             faults.push("`store.edge.flush_interval` must be longer than zero".to_owned());
         }
         faults.extend(self.blobs.faults());
+        if self.store.kind == StoreKind::Qdrant {
+            faults.extend(self.store.qdrant.faults());
+        }
         faults
     }
 }

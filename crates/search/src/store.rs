@@ -15,6 +15,7 @@ pub mod exact;
 pub mod index;
 mod lower;
 mod payload;
+pub mod qdrant;
 
 use std::collections::BTreeMap;
 use std::fmt;

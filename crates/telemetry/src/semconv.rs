@@ -17,5 +17,11 @@ pub const RPC_SERVICE: &str = "rpc.service";
 pub const RPC_METHOD: &str = "rpc.method";
 /// The numeric gRPC status code.
 pub const RPC_GRPC_STATUS_CODE: &str = "rpc.grpc.status_code";
+/// Which engine a call to a store goes to, as in `qdrant`.
+pub const DB_SYSTEM_NAME: &str = "db.system.name";
+/// What a store is asked to do.
+pub const DB_OPERATION_NAME: &str = "db.operation.name";
+/// The collection that a store is asked about.
+pub const DB_COLLECTION_NAME: &str = "db.collection.name";
 /// How many inputs a batch holds.
 pub const BATCH_SIZE: &str = "batch.size";
