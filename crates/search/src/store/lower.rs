@@ -5,7 +5,7 @@
 use uuid::Uuid;
 
 use super::index::{FieldIndex, Indexes, Kind};
-use super::payload::{self, FOLDED, METADATA, TIMES, WORDS};
+use super::payload::{self, FLOATS, FOLDED, METADATA, TIMES, WORDS};
 use crate::filter::{Circle, Clause, Condition, Field, Filter, Range, Test, fold_case};
 use crate::item::Scalar;
 
@@ -88,6 +88,25 @@ pub(super) fn index(index: &FieldIndex) -> (String, Schema) {
     }
 }
 
+/// All that the engine indexes for an index: its [`index`] first, and what that can't know.
+pub(super) fn indexes(own: &FieldIndex) -> Vec<(String, Schema)> {
+    let mut all = vec![index(own)];
+    if is_split(&own.field, Some(own.kind)) {
+        all.push((floats(&own.field), Schema::Float));
+    }
+    all
+}
+
+/// Whether some numbers of a field are in an index of integers and the others beside it. The
+/// numbers among the facts of an item are all integers.
+fn is_split(field: &Field, kind: Option<Kind>) -> bool {
+    kind == Some(Kind::Integer) && matches!(field, Field::Metadata(_))
+}
+
+fn floats(field: &Field) -> String {
+    format!("{FLOATS}.{}", path(field))
+}
+
 /// A filter in the terms of payloads; `None` if it passes everything.
 pub(super) fn filter(filter: &Filter, exclude: &[Uuid], indexes: &Indexes) -> Option<Clauses> {
     if filter.is_empty() && exclude.is_empty() {
@@ -129,7 +148,7 @@ fn question(Condition { field, test }: &Condition, indexes: &Indexes) -> Questio
     match test {
         Test::Match(wanted) => one_of(field, std::slice::from_ref(wanted), indexes),
         Test::AnyOf(wanted) => one_of(field, wanted, indexes),
-        Test::Range(range) => Question::Range { path, range: lasting(range) },
+        Test::Range(range) => in_range(field, range, indexes),
         Test::Text(text) => {
             Question::Substring { path: format!("{FOLDED}.{path}"), text: fold_case(text) }
         }
@@ -168,8 +187,7 @@ fn one_of(field: &Field, wanted: &[Scalar], indexes: &Indexes) -> Question {
                 // An index of floats knows nothing of equality.
                 Some(integer) if !is_float => integers.push(integer),
                 Some(_) | None => {
-                    let range = lasting(&Range::only(*number));
-                    alternatives.push(Question::Range { path: path.clone(), range });
+                    alternatives.push(in_range(field, &Range::only(*number), indexes));
                 }
             },
             // Nobody can ask for one place exactly.
@@ -191,6 +209,17 @@ fn one_of(field: &Field, wanted: &[Scalar], indexes: &Indexes) -> Question {
         Err(should) if should.is_empty() => Question::Points(Vec::new()),
         Err(should) => Question::All(Clauses { should, ..Clauses::default() }),
     }
+}
+
+/// A field that is a number within these bounds.
+fn in_range(field: &Field, range: &Range, indexes: &Indexes) -> Question {
+    let range = lasting(range);
+    let own = Question::Range { path: path(field), range };
+    if !is_split(field, indexes.kind(field)) {
+        return own;
+    }
+    let should = vec![own, Question::Range { path: floats(field), range }];
+    Question::All(Clauses { should, ..Clauses::default() })
 }
 
 fn not(question: Question) -> Question {

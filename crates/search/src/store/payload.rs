@@ -9,13 +9,15 @@
 //! folded { .. }                  all strings once more without letter case, for `text`
 //! words { .. }                   the different words of all strings, for `words`
 //! times { .. }                   strings that are times, in microseconds, for `time_range`
+//! floats { .. }                  numbers that are not kept as integers
 //! bits { NAME: integer }         numbers that decimal notation would change
 //! ```
 //!
 //! The engine has its own ideas of words and of times. It is given ours, so that an answer does not
 //! depend on the store, nor on whether there is an index.
 //!
-//! Whole numbers are kept as integers, so that they can be matched. The engine writes payloads as//! JSON and reads floats back faster than exactly: some come back one unit in the last place off.
+//! Whole numbers are kept as integers, so that they can be matched. An index of integers knows no
+//! other numbers, so these have a place of their own beside it. The engine writes payloads as JSON and reads floats back faster than exactly: some come back one unit in the last place off.
 //! So a float is kept in a form that survives, filters are translated to the same form, and the
 //! float itself is kept beside it as the integer that has its bits.
 
@@ -44,6 +46,8 @@ pub(super) const FOLDED: &str = "folded";
 pub(super) const WORDS: &str = "words";
 /// Where strings that are times are, as numbers.
 pub(super) const TIMES: &str = "times";
+/// Where numbers that are no integers are once more.
+pub(super) const FLOATS: &str = "floats";
 /// What conditional writes go by.
 pub(super) const ETAG: &str = "etag";
 const BITS: &str = "bits";
@@ -106,16 +110,21 @@ pub(super) fn write(item: &Item) -> Map<String, Json> {
     payload
 }
 
-/// Strings in the forms that are searched.
+/// Values in the forms that are searched.
 #[derive(Debug, Default)]
 struct Forms {
     folded: Map<String, Json>,
     words: Map<String, Json>,
     times: Map<String, Json>,
+    floats: Map<String, Json>,
 }
 
 impl Forms {
     fn add(&mut self, key: &str, value: &Value) {
+        let floats: Vec<_> = value.elements().iter().filter_map(float).collect();
+        if !floats.is_empty() {
+            self.floats.insert(key.to_owned(), json!(floats));
+        }
         let texts: Vec<_> = value.elements().iter().filter_map(Scalar::as_str).collect();
         if texts.is_empty() {
             return;
@@ -132,8 +141,8 @@ impl Forms {
         }
     }
 
-    fn named(self) -> [(&'static str, Map<String, Json>); 3] {
-        [(FOLDED, self.folded), (WORDS, self.words), (TIMES, self.times)]
+    fn named(self) -> [(&'static str, Map<String, Json>); 4] {
+        [(FOLDED, self.folded), (WORDS, self.words), (TIMES, self.times), (FLOATS, self.floats)]
     }
 }
 
@@ -192,6 +201,14 @@ pub(super) fn integer(number: f64) -> Option<i64> {
     let is_whole = number.fract() == 0.0 && number.abs() <= MAX_EXACT_INTEGER;
     // In range by the test before.
     is_whole.then_some(number as i64)
+}
+
+/// The float that a number is kept as, if it is not kept as an integer.
+fn float(scalar: &Scalar) -> Option<f64> {
+    match scalar {
+        Scalar::Number(number) if integer(*number).is_none() => Some(lasting(*number)),
+        Scalar::Number(_) | Scalar::String(_) | Scalar::Bool(_) | Scalar::Place(_) => None,
+    }
 }
 
 /// The nearest float that JSON does not change, which most are.

@@ -12,6 +12,7 @@ use qdrant_edge::{
     ScalarQuantizationConfig, ScalarType,
 };
 
+use super::upkeep::BUILDING_THREADS;
 use super::{Config, failed};
 use crate::store::index::{Quantization, VectorIndex};
 use crate::store::lower::Schema;
@@ -97,8 +98,7 @@ fn graph(index: &VectorIndex, dimension: usize, config: &Config) -> HnswIndexCon
         m: index.links,
         ef_construct: index.build_effort,
         full_scan_threshold: kib_of(config.full_scan_points.get(), dimension),
-        // Searches come first; one thread builds, at a low priority.
-        max_indexing_threads: 1,
+        max_indexing_threads: BUILDING_THREADS,
         ..HnswIndexConfig::default()
     }
 }

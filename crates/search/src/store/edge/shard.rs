@@ -1,13 +1,18 @@
 //! One collection in the engine. Everything here blocks.
 
 mod find;
+mod optimize;
+mod plan;
 mod points;
 mod read;
 mod schema;
+#[cfg(test)]
+mod testing;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use self::optimize::Progress;
 use self::points::Durability;
 use super::engine::{self, Engine};
 use super::folder::Folder;
@@ -29,12 +34,7 @@ pub(super) struct Shard {
     writing: Mutex<()>,
     generation: AtomicU64,
     durability: Durability,
-    /// Whether the engine works with another graph than it should.
-    is_outdated: AtomicBool,
-    /// Whether anything came or went since the engine was last asked to build.
-    is_unoptimized: AtomicBool,
-    is_optimizing: AtomicBool,
-    has_failed_optimizing: AtomicBool,
+    progress: Progress,
 }
 
 // === impl Shard ===
@@ -93,10 +93,7 @@ impl Shard {
             record: Mutex::new(record),
             writing: Mutex::new(()),
             durability: Durability::default(),
-            is_outdated: AtomicBool::new(false),
-            is_unoptimized: AtomicBool::new(true),
-            is_optimizing: AtomicBool::new(false),
-            has_failed_optimizing: AtomicBool::new(false),
+            progress: Progress::at_opening(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use qdrant_edge::ResourceBudget;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::catalogue::Catalogue;
 use super::shard::Shard;
 use crate::metrics;
+
+/// Threads that build graphs; the others are for whoever searches.
+pub(super) const BUILDING_THREADS: usize = 1;
 
 /// What may be asked of the upkeep out of turn.
 #[derive(Debug, Default)]
@@ -83,13 +87,15 @@ impl Drop for Turn {
 }
 
 /// Builds graphs on a thread that nobody waits for: it may take minutes and can't be stopped, and
-/// the end of the process may come in between without harm.
+/// the end of the process may come in between without harm. One collection after the other, each
+/// with one thread, to which the engine gives a low priority.
 fn optimize(shards: Vec<Arc<Shard>>, turn: Turn) {
     let work = move || {
         let _turn = turn;
+        let budget = ResourceBudget::new(BUILDING_THREADS, BUILDING_THREADS);
         for shard in shards {
             let name = shard.describe().name;
-            match shard.optimize() {
+            match shard.optimize(&budget) {
                 Ok(true) => tracing::info!(collection = %name, "the search graph is built"),
                 Ok(false) => {}
                 Err(error) => {

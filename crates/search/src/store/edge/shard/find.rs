@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 use super::super::engine::WORDS_VECTOR;
 use super::super::{failed, filter};
 use super::Shard;
+use super::plan::Way;
 use super::read::{record, wanted};
 use crate::item::Scalar;
 use crate::store::index::Kind;
@@ -35,22 +36,33 @@ impl Shard {
         let Some(query) = self.query(&search.target)? else {
             return Ok(Vec::new());
         };
+        let filter = self.filter(search)?;
+        let mut way = self.way(search, filter.as_ref())?;
         let wanted = search.offset.saturating_add(search.limit);
+        let most = MAX_FETCH.max(wanted);
         let mut fetch = wanted.saturating_add(TIE_MARGIN);
-        let mut exact = search.exact;
-        let scored = loop {
-            let scored = self.nearest(search, query.clone(), fetch, exact)?;
-            // The graph may lose hits; what can't fill the page is counted out one by one.
-            if scored.len() < wanted && !exact {
-                exact = true;
-                continue;
+        let mut scored = loop {
+            let mut request = SearchRequestBuilder::new(query.clone(), fetch)
+                .params(way.params(fetch))
+                .with_payload(id_alone()?);
+            if let Some(filter) = &filter {
+                request = request.filter(filter.clone());
             }
-            let has_all = scored.len() < fetch || fetch >= MAX_FETCH.max(wanted);
-            if has_all || is_settled(&scored, wanted) {
+            let found = self.engine.run(|shard| shard.search(request.build()))?;
+            let scored: Vec<_> = found.into_iter().filter_map(id_and_score).collect();
+            if scored.len() < wanted && way != Way::Scan {
+                // The graph may lose hits: what does not fill the page is looked for without it.
+                way = Way::Scan;
+            } else if scored.len() < fetch || fetch >= most || is_settled(&scored, wanted) {
                 break scored;
+            } else {
+                fetch = fetch.saturating_mul(4).min(most);
             }
-            fetch = fetch.saturating_mul(4).min(MAX_FETCH.max(wanted));
         };
+        if let Target::Words(_) = search.target {
+            // What has none of the words can come out of a search of few items.
+            scored.retain(|(_, score)| *score > 0.0);
+        }
         self.hits(rank(scored, search), search.vectors)
     }
 
@@ -60,11 +72,13 @@ impl Shard {
         let Some(query) = self.query(&search.target)? else {
             return Ok(Vec::new());
         };
+        let filter = self.filter(search)?;
+        let way = self.way(search, filter.as_ref())?;
         let mut request = QueryRequestBuilder::new(0)
             .query(ScoringQuery::Vector(query))
-            .params(self.params(search, 0, search.exact))
+            .params(way.params(search.limit.saturating_mul(*size)))
             .with_payload(id_alone()?);
-        if let Some(filter) = self.filter(search)? {
+        if let Some(filter) = filter {
             request = request.filter(filter);
         }
         let path = filter::path(&path)?;
@@ -129,32 +143,6 @@ impl Shard {
     fn filter(&self, search: &Search) -> Result<Option<EngineFilter>, Error> {
         let exclude: Vec<_> = search.exclude.iter().map(|id| point_id(id.as_str())).collect();
         filter::translate(&search.filter, &exclude, &self.collection().indexes)
-    }
-
-    fn params(&self, search: &Search, fetch: usize, exact: bool) -> SearchParams {
-        let effort = search.effort.unwrap_or(self.config.search_effort.get());
-        SearchParams { hnsw_ef: Some(effort.max(fetch)), exact, ..SearchParams::default() }
-    }
-
-    /// Ids and scores, best first; equal scores in any order.
-    fn nearest(
-        &self,
-        search: &Search,
-        query: QueryEnum,
-        fetch: usize,
-        exact: bool,
-    ) -> Result<Vec<(String, f32)>, Error> {
-        let mut request = SearchRequestBuilder::new(query, fetch)
-            .params(self.params(search, fetch, exact))
-            .with_payload(id_alone()?);
-        if let Some(filter) = self.filter(search)? {
-            request = request.filter(filter);
-        }
-        let found = self.engine.run(|shard| shard.search(request.build()))?;
-        let scored = found.into_iter().filter_map(id_and_score);
-        // What has none of the words can come out of a search of few items.
-        let is_hit = |score: f32| score > 0.0 || matches!(search.target, Target::Vector(_));
-        Ok(scored.filter(|(_, score)| is_hit(*score)).collect())
     }
 
     /// Fetches the items of a page; one that was deleted in between is left out.

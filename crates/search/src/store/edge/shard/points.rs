@@ -108,7 +108,7 @@ impl Shard {
         // Even if it failed: part of it may be there.
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.durability.written.fetch_add(points as u64, Ordering::AcqRel);
-        self.is_unoptimized.store(true, Ordering::Release);
+        self.progress.points_changed();
         done
     }
 

@@ -10,7 +10,7 @@ use qdrant_edge::{
 
 use super::super::filter;
 use super::Shard;
-use crate::filter::Filter;
+use crate::filter::{Field, Filter};
 use crate::store::index::{FieldIndex, Kind};
 use crate::store::lower::{self, point_id};
 use crate::store::{Error, Ordered, Page, Record, payload};
@@ -63,7 +63,7 @@ impl Shard {
     }
 
     pub(in super::super) fn ordered(&self, page: &Ordered) -> Result<Vec<(Record, f64)>, Error> {
-        let key = self.indexed(page, &[Kind::Integer, Kind::Float, Kind::Time])?;
+        let key = self.path_of_index(&page.field, &[Kind::Integer, Kind::Float, Kind::Time])?;
         let direction = if page.descending { Direction::Desc } else { Direction::Asc };
         let order =
             OrderBy { key: filter::path(&key)?, direction: Some(direction), start_from: None };
@@ -85,16 +85,8 @@ impl Shard {
         numbered.collect()
     }
 
-    fn indexed(&self, page: &Ordered, fitting: &[Kind]) -> Result<String, Error> {
-        self.path_of_index(&page.field, fitting)
-    }
-
     /// Where the values are that an index on a field has.
-    pub(super) fn path_of_index(
-        &self,
-        field: &crate::filter::Field,
-        fitting: &[Kind],
-    ) -> Result<String, Error> {
+    pub(super) fn path_of_index(&self, field: &Field, fitting: &[Kind]) -> Result<String, Error> {
         let kind = self.collection().indexes.kind(field).filter(|kind| fitting.contains(kind));
         let kind = kind.ok_or_else(|| Error::NotIndexed(field.key()))?;
         Ok(lower::index(&FieldIndex { field: field.clone(), kind }).0)

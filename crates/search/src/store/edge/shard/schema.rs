@@ -4,19 +4,18 @@
 //! agree with it ([`Shard::make_indexes`], and the engine's configuration is made of it anyway).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use qdrant_edge::{CreateIndex, FieldIndexOperations, UpdateOperation};
 
-use super::super::engine::{self, index, type_of};
+use super::super::engine::{index, type_of};
 use super::super::record::Record;
 use super::super::{failed, filter};
 use super::Shard;
 use crate::filter::Field;
 use crate::store::index::{FieldIndex, VectorIndex};
 use crate::store::lower::{self, Schema};
-use crate::store::{Collection, Error, IndexState, Status};
+use crate::store::{Collection, Error, Status};
 
 // === impl Shard ===
 
@@ -52,20 +51,14 @@ impl Shard {
         let wanted = Collection { vector_index, ..(*self.collection()).clone() };
         self.record_change(&mut record, &wanted)?;
         self.publish(wanted);
-        self.is_outdated.store(true, Ordering::Release);
+        self.progress.graph_changed();
         Ok(self.describe())
     }
 
     pub(in super::super) fn status(&self) -> Result<Status, Error> {
         let info = self.engine.run(|shard| shard.info())?;
         let unindexed = info.points_count.saturating_sub(info.indexed_vectors_count);
-        let state = if self.is_optimizing.load(Ordering::Acquire) {
-            IndexState::Building
-        } else if self.has_failed_optimizing.load(Ordering::Acquire) {
-            IndexState::Failed
-        } else {
-            IndexState::Ready
-        };
+        let state = self.progress.state();
         let disk_bytes = self.folder.disk_bytes().map_err(failed)?;
         Ok(Status { unindexed: unindexed as u64, state, disk_bytes: Some(disk_bytes) })
     }
@@ -79,8 +72,7 @@ impl Shard {
     fn agree_with(&self, wanted: &Collection) -> Result<(), Error> {
         let there = self.engine.run(|shard| shard.info())?.payload_schema;
         let mut missing = BTreeMap::new();
-        for index in wanted.indexes.all() {
-            let (path, schema) = lower::index(&index);
+        for (path, schema) in wanted.indexes.all().flat_map(|index| lower::indexes(&index)) {
             missing.insert(filter::path(&path)?.to_string(), schema);
         }
         for (path, info) in there {
@@ -117,34 +109,5 @@ impl Shard {
     fn publish(&self, collection: Collection) {
         let collection = Arc::new(collection);
         *self.collection.write().unwrap_or_else(PoisonError::into_inner) = collection;
-    }
-
-    /// Lets the engine build what its rules ask for: graphs for what came, and others in place of
-    /// those with many holes or of another form. Takes minutes where there are many points, and
-    /// can't be stopped; reads and writes go on meanwhile.
-    pub(in super::super) fn optimize(&self) -> Result<bool, Error> {
-        self.is_unoptimized.store(false, Ordering::Release);
-        self.is_optimizing.store(true, Ordering::Release);
-        let done =
-            self.reopen_if_outdated().and_then(|()| self.engine.run(|shard| shard.optimize()));
-        self.is_optimizing.store(false, Ordering::Release);
-        self.has_failed_optimizing.store(done.is_err(), Ordering::Release);
-        done
-    }
-
-    /// Whether anything may be there to build.
-    pub(in super::super) fn wants_optimizing(&self) -> bool {
-        self.is_unoptimized.load(Ordering::Acquire) || self.is_outdated.load(Ordering::Acquire)
-    }
-
-    /// Of the engine's configuration, the part that says how vectors are shortened can only be
-    /// changed by opening it anew.
-    fn reopen_if_outdated(&self) -> Result<(), Error> {
-        if !self.is_outdated.swap(false, Ordering::AcqRel) {
-            return Ok(());
-        }
-        let done = self.engine.reopen(engine::config(&self.collection(), &self.config));
-        self.is_outdated.store(done.is_err(), Ordering::Release);
-        done
     }
 }

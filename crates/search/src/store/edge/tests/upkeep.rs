@@ -1,0 +1,82 @@
+//! What the store does by itself.
+
+use std::num::NonZeroU64;
+
+use super::recall::{Pictures, small_graphs, wide};
+use super::*;
+
+#[tokio::test]
+async fn many_writes_are_brought_onto_the_disk_before_their_time() {
+    let folder = folder();
+    let flush_after = NonZeroU64::new(10).expect("positive");
+    let config = Config { flush_after, ..small_graphs() };
+    let store = open_with(folder.path(), config).await;
+    store.create(new_collection("many")).await.expect("made");
+    let shard = store.catalogue.shard(&name("many")).expect("there");
+    let points = |range: std::ops::Range<u32>| {
+        range.map(|i| point(&format!("p{i}"), [1.0; 4])).collect::<Vec<_>>()
+    };
+    store.upsert(name("many"), points(0..9)).await.expect("stored");
+    assert_eq!(shard.unflushed(), 9, "too few");
+    store.upsert(name("many"), points(9..10)).await.expect("stored");
+    eventually("ten are flushed", async || shard.unflushed() == 0).await;
+    drop(shard);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn writes_are_brought_onto_the_disk_in_time() {
+    let folder = folder();
+    let config = Config { flush_interval: Duration::from_millis(10), ..Config::default() };
+    let store = open_with(folder.path(), config).await;
+    store.create(new_collection("few")).await.expect("made");
+    let shard = store.catalogue.shard(&name("few")).expect("there");
+    store.upsert(name("few"), vec![point("a", [1.0; 4])]).await.expect("stored");
+    eventually("one is flushed", async || shard.unflushed() == 0).await;
+    drop(shard);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_write_that_waits_for_the_disk_is_there_when_it_is_answered() {
+    let folder = folder();
+    let store = open_with(folder.path(), Config { sync_writes: true, ..small_graphs() }).await;
+    store.create(new_collection("synced")).await.expect("made");
+    let shard = store.catalogue.shard(&name("synced")).expect("there");
+    store.upsert(name("synced"), vec![point("a", [1.0; 4])]).await.expect("stored");
+    assert_eq!(shard.unflushed(), 0, "inserted");
+    store.delete(name("synced"), vec![id("a")]).await.expect("deleted");
+    assert_eq!(shard.unflushed(), 0, "deleted");
+    drop(shard);
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn graphs_are_built_while_searches_give_full_answers() {
+    let folder = folder();
+    let config = Config { flush_interval: Duration::from_millis(20), ..small_graphs() };
+    let store = open_with(folder.path(), config).await;
+    store.create(wide("pictures")).await.expect("made");
+    let mut pictures = Pictures::new();
+    let mut stored = 0;
+    eventually("nearly all is in a graph", async || {
+        // Writes go on meanwhile, up to a point.
+        if stored < 4_000 {
+            let points = pictures.points(stored..stored + 200);
+            store.upsert(name("pictures"), points).await.expect("stored");
+            stored += 200;
+        }
+        let search = pictures.search(&Filter::default(), 10);
+        let exactly = Search { exact: true, ..search.clone() };
+        let answers = store.search(name("pictures"), vec![search, exactly]).await;
+        let answers = answers.expect("an answer");
+        assert_eq!(answers[0].len(), 10, "a full page");
+        assert_eq!(answers[1].len(), 10, "and of the exact one");
+        let count = store.count(name("pictures"), Filter::default()).await;
+        assert_eq!(count, Ok(u64::from(stored)), "each counts once, wherever it is just now");
+        let status = store.status(name("pictures")).await.expect("an answer");
+        stored >= 4_000 && status.unindexed < 500
+    })
+    .await;
+    store.close().await;
+}
