@@ -37,11 +37,12 @@ async fn a_full_queue_says_when_to_try_again() {
     let (_sandbox, clients) = start(mesh).await;
     let mut number = 0;
     let refused = eventually("there is too much at once", PATIENCE, async || {
+        number += 1;
+        let round = number;
         let calls = (0..200).map(|index| {
-            let (mut clients, text) = (clients.clone(), format!("words {number}/{index}"));
+            let (mut clients, text) = (clients.clone(), format!("words {round}/{index}"));
             async move { clients.find(COLLECTION, Kind::Text(text)).await }
         });
-        number += 1;
         let answers = futures::future::join_all(calls).await;
         let (found, failed): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
         assert!(!found.is_empty(), "what fits is answered");
