@@ -27,7 +27,12 @@ pub(crate) struct Command {
     field: String,
 
     /// How many of the nearest items vote.
-    #[arg(short, value_name = "N", default_value_t = 10, value_parser = value_parser!(u32).range(1..=1_000))]
+    #[arg(
+        short,
+        value_name = "N",
+        default_value_t = 10,
+        value_parser = value_parser!(u32).range(1..=1_000)
+    )]
     k: u32,
 
     /// Let all votes count alike, and not by how near they are.
@@ -35,7 +40,12 @@ pub(crate) struct Command {
     uniform: bool,
 
     /// Items that score less do not vote, from -1 to 1.
-    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = options::parse_score)]
+    #[arg(
+        long,
+        value_name = "SCORE",
+        allow_negative_numbers = true,
+        value_parser = options::parse_score
+    )]
     threshold: Option<f32>,
 
     /// Compare with every item that passes: finds the true nearest, and takes its time.
@@ -157,9 +167,7 @@ mod tests {
             score: 0.75,
             neighbours: vec![vote("a.jpg"), vote("b.jpg")],
         };
-        let expected = "\
- SCORE  LABEL  VOTES  NEAREST
-0.7500  cat        2  a.jpg";
+        let expected = " SCORE  LABEL  VOTES  NEAREST\n0.7500  cat        2  a.jpg";
         assert_eq!(table(&[prediction]).to_string(), expected, "as printed");
     }
 }

@@ -26,16 +26,33 @@ pub(crate) struct Command {
     near: bool,
 
     /// The least score of two pictures that look alike, from -1 to 1; 0.95 by default.
-    #[arg(long, value_name = "SCORE", requires = "near", allow_negative_numbers = true, value_parser = options::parse_score)]
+    #[arg(
+        long,
+        value_name = "SCORE",
+        requires = "near",
+        allow_negative_numbers = true,
+        value_parser = options::parse_score
+    )]
     threshold: Option<f32>,
 
-    /// The most bits in which the perceptual hashes of two pictures that look alike may differ, from
-    /// 0 to 64; any number by default.
-    #[arg(long, value_name = "BITS", requires = "near", value_parser = value_parser!(u32).range(0..=64))]
+    /// The most bits in which the perceptual hashes of two pictures that look alike may differ,
+    /// from 0 to 64; any number by default.
+    #[arg(
+        long,
+        value_name = "BITS",
+        requires = "near",
+        value_parser = value_parser!(u32).range(0..=64)
+    )]
     hash_distance: Option<u32>,
 
     /// Most groups to show.
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 1_000, value_parser = value_parser!(u32).range(1..=10_000))]
+    #[arg(
+        long,
+        short = 'n',
+        value_name = "N",
+        default_value_t = 1_000,
+        value_parser = value_parser!(u32).range(1..=10_000)
+    )]
     limit: u32,
 
     #[command(flatten)]

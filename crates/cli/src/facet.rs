@@ -20,7 +20,13 @@ pub(crate) struct Command {
     field: String,
 
     /// Most values to show.
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 10, value_parser = value_parser!(u32).range(1..=1_000))]
+    #[arg(
+        long,
+        short = 'n',
+        value_name = "N",
+        default_value_t = 10,
+        value_parser = value_parser!(u32).range(1..=1_000)
+    )]
     limit: u32,
 
     #[command(flatten)]

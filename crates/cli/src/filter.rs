@@ -40,7 +40,7 @@ pub(crate) const HELP: &str = r#"Filters (repeat --filter to ask for several at 
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Filters {
     /// Only items that pass, as in `format=jpeg`; see below. May be repeated.
-    #[arg(long = "filter", short, value_name = "CONDITION", value_parser = syntax::parse)]
+    #[arg(long = "filter", short = 'f', value_name = "CONDITION", value_parser = syntax::parse)]
     conditions: Vec<Term>,
 
     /// The same as a document: clipmesh.search.v1.Filter in protobuf's JSON, or `@FILE`.

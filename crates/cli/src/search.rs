@@ -23,8 +23,12 @@ use options::Options;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = format!("{}\n\n{}\n\n{}", query::HELP, batch::HELP, filter::HELP),
-    group = ArgGroup::new("question").args(options::QUESTIONS).arg("batch").required(true).multiple(true)
+    after_help = format!("{}\n{}\n\n{}", query::HELP, batch::HELP, filter::HELP),
+    group = ArgGroup::new("question")
+        .args(options::QUESTIONS)
+        .arg("batch")
+        .required(true)
+        .multiple(true)
 )]
 pub(crate) struct Command {
     #[command(flatten)]

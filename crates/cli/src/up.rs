@@ -78,7 +78,8 @@ pub(crate) struct Command {
     #[arg(long, value_name = "ENGINE")]
     cache: Option<String>,
 
-    /// The address of the Redis server, as in `redis://redis:6379`.
+    /// The address of the Redis server, as in `redis://redis:6379`. Its password is a setting:
+    /// CLIPMESH__SEARCH__CACHE__REDIS__PASSWORD.
     #[arg(long, value_name = "URL", requires = "cache")]
     redis_url: Option<String>,
 

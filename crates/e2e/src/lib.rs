@@ -5,6 +5,7 @@
 //!     │                                             or all three inside `clipmesh up`
 //!     ├─ pictures      what is sent
 //!     ├─ clients       how it is sent
+//!     ├─ fields        what is known of it
 //!     ├─ eventually    how long it may take
 //!     ├─ hub           where its model comes from
 //!     └─ trace_sink    what it left behind
@@ -16,6 +17,7 @@
 
 pub mod clients;
 mod eventually;
+pub mod fields;
 pub mod hub;
 pub mod pictures;
 pub mod sandbox;

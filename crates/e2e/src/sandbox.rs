@@ -2,6 +2,7 @@
 
 mod command;
 mod process;
+mod redis;
 mod scratch;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::eventually;
 use process::Process;
 
 pub use command::{model_of, program};
+pub use redis::Redis;
 
 /// From the start of a process to the first `SERVING`: loading libtorch from a cold disk on a busy
 /// machine takes most of it.
@@ -144,6 +146,15 @@ impl Sandbox {
         process.with_context(|| format!("no {service:?} runs"))?.signal(Signal::TERM)
     }
 
+    /// Lets a process hang: its connections stay open, and nothing is answered.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn hold(&self, service: Service) -> anyhow::Result<()> {
+        let process = self.processes.get(&service);
+        process.with_context(|| format!("no {service:?} runs"))?.signal(Signal::STOP)
+    }
+
     /// Waits for a process that was asked to stop.
     ///
     /// # Errors
@@ -247,6 +258,19 @@ impl Builder {
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Keeps what was computed in this Redis.
+    pub fn redis(self, redis: &Redis) -> Self {
+        let (service, prefix) = match self.layout {
+            Layout::ThreeProcesses => (Service::Search, ""),
+            Layout::OneProcess => (Service::Mesh, "search."),
+        };
+        self.setting(service, &format!("{prefix}cache.kind"), "redis").setting(
+            service,
+            &format!("{prefix}cache.redis.url"),
+            redis.url(),
+        )
     }
 
     /// Serves this model, as it is written after `--model`.

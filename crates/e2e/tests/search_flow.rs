@@ -8,6 +8,7 @@ use bytes::Bytes;
 use clipmesh_e2e::clients::{
     Clients, acknowledged, content_hash, cosine, ids, new_item, query, vector,
 };
+use clipmesh_e2e::fields::{boolean, condition, list, metadata, must, number, text};
 use clipmesh_e2e::sandbox::{Attached, Sandbox, Service, Shared};
 use clipmesh_e2e::{eventually, pictures};
 use clipmesh_proto::code::{FieldViolation, Reason};
@@ -18,8 +19,6 @@ use clipmesh_proto::search::v1::query::Kind;
 use clipmesh_proto::search::v1::query_part::Kind as PartKind;
 use futures::StreamExt as _;
 use image::ImageFormat;
-use prost_types::value::Kind as ValueKind;
-use prost_types::{ListValue, Struct, Value};
 use tonic::Code;
 
 /// How long a change elsewhere may take to be noticed.
@@ -40,27 +39,6 @@ async fn collection_of(clients: &mut Clients, name: &str, count: u64) {
         let item = new_item(format!("p{seed}"), pictures::png(seed));
         clients.index(name, item).await.expect("a good picture is indexed");
     }
-}
-
-fn value(kind: ValueKind) -> Value {
-    Value { kind: Some(kind) }
-}
-
-fn text(text: &str) -> Value {
-    value(ValueKind::StringValue(text.to_owned()))
-}
-
-fn metadata(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Option<Struct> {
-    let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    Some(Struct { fields })
-}
-
-fn condition(key: &str, test: Test) -> search::Condition {
-    search::Condition { key: key.to_owned(), test: Some(test) }
-}
-
-fn must(key: &str, test: Test) -> search::Filter {
-    search::Filter { must: vec![condition(key, test)], ..search::Filter::default() }
 }
 
 #[tokio::test]
@@ -296,17 +274,12 @@ async fn limit_offset_and_threshold_cut_one_and_the_same_ranking() {
 /// Six items with metadata for the filters.
 async fn filtered_collection(clients: &mut Clients, name: &str) {
     clients.create_collection(name).await.expect("a new collection");
-    let number = |number| value(ValueKind::NumberValue(number));
-    let list = |values: &[&str]| {
-        let values = values.iter().map(|value| text(value)).collect();
-        value(ValueKind::ListValue(ListValue { values }))
-    };
     let fields = [
         metadata([("place", text("Rome")), ("year", number(1990.0))]),
         metadata([("place", text("Paris")), ("year", number(2000.0))]),
         metadata([("place", text("Parma")), ("year", number(2010.5))]),
         metadata([("tags", list(&["red", "round"])), ("year", number(2020.0))]),
-        metadata([("sold", value(ValueKind::BoolValue(true)))]),
+        metadata([("sold", boolean(true))]),
         None,
     ];
     for (index, metadata) in fields.into_iter().enumerate() {
@@ -335,7 +308,7 @@ fn filters() -> Vec<(&'static str, search::Filter, &'static [usize])> {
         ],
         must_not: vec![condition("format", Test::Match(text("jpeg")))],
     };
-    let sold = Test::Match(value(ValueKind::BoolValue(true)));
+    let sold = Test::Match(boolean(true));
     vec![
         ("no conditions", search::Filter::default(), &[0, 1, 2, 3, 4, 5]),
         ("match", must(place, Test::Match(text("Rome"))), &[0]),

@@ -13,7 +13,10 @@ use crate::output::{self, json};
 
 #[derive(Debug, Args)]
 #[command(
-    group = ArgGroup::new("change").args(["links", "build_effort", "quantization"]).required(true).multiple(true)
+    group = ArgGroup::new("change")
+        .args(["links", "build_effort", "quantization"])
+        .required(true)
+        .multiple(true)
 )]
 pub(super) struct Update {
     /// The collection.

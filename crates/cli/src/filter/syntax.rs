@@ -92,7 +92,8 @@ fn joined(mut terms: Vec<Term>, join: fn(Vec<Term>) -> Filter) -> Term {
 /// What follows a word that stands between two conditions.
 fn after_word<'a>(text: &'a str, word: &str) -> Option<&'a str> {
     let rest = text.strip_prefix(word)?;
-    rest.starts_with([' ', '\t', '\n', '(', '!']).then(|| rest.trim_start())
+    let is_whole = rest.is_empty() || rest.starts_with([' ', '\t', '\n', '(', '!']);
+    is_whole.then(|| rest.trim_start())
 }
 
 /// Where a condition ends: at a word between conditions, or at a bracket that it has not opened.
@@ -175,7 +176,7 @@ mod tests {
         assert_eq!(value("filename=IMG (1).jpg"), "IMG (1).jpg", "its own brackets");
         assert_eq!(value("genre=\"rock and roll\""), "rock and roll", "a word in quotes");
         assert_eq!(value("name=\"a) or (b\""), "a) or (b", "brackets in quotes");
-        assert_eq!(value("size=12\" or so"), "12\" or so", "an inch, and no word after it");
+        assert_eq!(value("size=12\" wide"), "12\" wide", "an inch is no quotation mark");
         assert_eq!(shown("place=New York or sold=true"), "(place | sold)", "the word ends it");
         assert_eq!(value("name=sandor x"), "sandor x", "only a whole word does");
     }

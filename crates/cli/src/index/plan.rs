@@ -82,7 +82,8 @@ enum Sorted {
 type Hashed = (PathBuf, Result<ContentHash, String>);
 
 /// Looks at `paths`: a driver to be run beside whoever reads the stream, and the stream of what to
-/// do with each, in their order but for those that have a line, which go first. The driver runs ahead by a bounded amount, and is never done.
+/// do with each, in their order but for those that have a line, which go first. The driver runs
+/// ahead by a bounded amount, and is never done.
 pub(crate) fn pictures(
     mesh: Mesh,
     plan: Plan,

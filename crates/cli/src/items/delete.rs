@@ -12,7 +12,10 @@ use crate::output;
 
 #[derive(Debug, Args)]
 #[command(
-    group = ArgGroup::new("which").args(["ids", "conditions", "document"]).required(true).multiple(true)
+    group = ArgGroup::new("which")
+        .args(["ids", "conditions", "document"])
+        .required(true)
+        .multiple(true)
 )]
 pub(super) struct Delete {
     /// Ids; the first digits of a long one will do.

@@ -18,13 +18,19 @@ pub(super) struct List {
     #[command(flatten)]
     filters: Filters,
 
-    /// What to sort by: a field with an index, as in `create_time` or `'year desc'` for the greatest
-    /// first.
+    /// What to sort by: a field with an index, as in `create_time` or `'year desc'` for the
+    /// greatest first.
     #[arg(long, value_name = "FIELD", value_parser = parse_order)]
     sort: Option<Order>,
 
     /// Most items to show.
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 50, value_parser = value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        short = 'n',
+        value_name = "N",
+        default_value_t = 50,
+        value_parser = value_parser!(u64).range(1..)
+    )]
     limit: u64,
 
     /// Show them all.

@@ -12,7 +12,13 @@ use crate::output::{self, json};
 #[derive(Debug, Args)]
 pub(super) struct Sample {
     /// How many.
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=256))]
+    #[arg(
+        long,
+        short = 'n',
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = value_parser!(u32).range(1..=256)
+    )]
     size: u32,
 
     /// Draw the items that this number stands for; by default others each time.

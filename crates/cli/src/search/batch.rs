@@ -20,10 +20,11 @@ use crate::error::{Error, one_sentence};
 use crate::{input, output};
 
 /// For `--help`.
-pub(super) const HELP: &str = r#"A batch has a search in each line, with the options of this command:
+pub(super) const HELP: &str = r#"
+A batch has a search in each line, with the options of this command:
   {"text": "a cat", "filter": ["year>=2020", "format=png"], "limit": 5}
   {"image": ["a.jpg", "b.jpg"], "unlike-text": "a drawing", "exact": true}
-  {"vector": [0.1, -0.2, 0.3], "filter-json": {"must": [{"key": "metadata.year", "exists": true}]}}"#;
+  {"vector": [0.1, -0.2], "group-by": "album:2", "filter-json": {"should": []}}"#;
 
 /// Searches in one message: the most that the contract allows.
 const MAX_SEARCHES: usize = 64;

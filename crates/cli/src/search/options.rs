@@ -65,11 +65,22 @@ pub(super) struct Options {
     words_weight: Option<f32>,
 
     /// Most hits to show; with --group-by, most groups.
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 10, value_parser = value_parser!(u32).range(1..=1_000))]
+    #[arg(
+        long,
+        short = 'n',
+        value_name = "N",
+        default_value_t = 10,
+        value_parser = value_parser!(u32).range(1..=1_000)
+    )]
     limit: u32,
 
     /// How many of the best hits to leave out.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u32).range(0..=10_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        value_parser = value_parser!(u32).range(0..=10_000)
+    )]
     offset: u32,
 
     /// Leave out hits that score less, from -1 to 1.
@@ -90,11 +101,22 @@ pub(super) struct Options {
     group_by: Option<search::GroupBy>,
 
     /// Prefer hits that differ from one another; how much that counts is from 0 to 1.
-    #[arg(long, value_name = "WEIGHT", num_args = 0..=1, default_missing_value = "0.5", value_parser = parse_share)]
+    #[arg(
+        long,
+        value_name = "WEIGHT",
+        num_args = 0..=1,
+        default_missing_value = "0.5",
+        value_parser = parse_share
+    )]
     diversity: Option<f32>,
 
     /// From how many of the nearest --diversity chooses, at most 1000; by default 10 for each hit.
-    #[arg(long, value_name = "N", requires = "diversity", value_parser = value_parser!(u32).range(1..=1_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "diversity",
+        value_parser = value_parser!(u32).range(1..=1_000)
+    )]
     candidates: Option<u32>,
 
     /// Which fields to show beside the id, as in `filename,album`.

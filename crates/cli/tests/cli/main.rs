@@ -1,7 +1,9 @@
 //! The real binary against a real mesh: what a person types, and what a script gets back.
 
+mod actions;
 mod fields;
 mod mesh;
+mod questions;
 
 use std::fs;
 use std::path::Path;

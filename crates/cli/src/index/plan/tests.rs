@@ -1,4 +1,5 @@
 use super::*;
+use crate::fields;
 use crate::index::{metadata, walk};
 
 #[test]

@@ -1,9 +1,4 @@
-//! An acknowledged item survives a crash. A process is killed at a random moment in the middle of
-//! an indexing stream, again and again over one data folder; after each restart everything that was
-//! ever acknowledged must be there, whole, and found.
-//!
-//! The moments come from a seed that is printed. `CLIPMESH_E2E_SEED` repeats a run, as far as the
-//! machine's own timing allows.
+//! No acknowledged item is lost in the middle of an indexing stream.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,19 +18,14 @@ use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use crate::{LONGEST_PAUSE, PATIENCE, seed};
+
 const COLLECTION: &str = "crash";
 /// Pictures in each round's folder.
 const FOLDER: u64 = 160;
 /// The kill follows at most so many acknowledgements: what is left of the folder is more than the
 /// mesh can do while the signal is on its way.
 const LATEST_KILL: u64 = 120;
-/// The longest pause between an acknowledgement and the kill: a few items' worth, so that the kill
-/// falls anywhere between two acknowledgements.
-const LONGEST_PAUSE: Duration = Duration::from_millis(4);
-/// From the restart of a process to the first answer through all three.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Repeats a run.
-const SEED_VARIABLE: &str = "CLIPMESH_E2E_SEED";
 
 /// One life of the data folder through many crashes.
 struct Ordeal {
@@ -46,16 +36,6 @@ struct Ordeal {
     rng: ChaCha8Rng,
     /// Everything that was acknowledged so far: id and content hash.
     acknowledged: BTreeMap<String, String>,
-}
-
-fn seed() -> u64 {
-    let given = std::env::var(SEED_VARIABLE).ok();
-    let seed = match given {
-        Some(given) => given.parse().expect("the seed is a number"),
-        None => rand::random_range(0..u64::from(u32::MAX)),
-    };
-    eprintln!("the kills follow from {SEED_VARIABLE}={seed}");
-    seed
 }
 
 fn id_of(round: u64, index: u64) -> String {
