@@ -32,6 +32,7 @@ pub mod item;
 mod items;
 mod metrics;
 mod query;
+mod secret;
 mod service;
 pub mod store;
 mod thumbnail;

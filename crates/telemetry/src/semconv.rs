@@ -1,5 +1,5 @@
 //! Names of span fields and metrics that several crates use, after OpenTelemetry's conventions
-//! (<https://opentelemetry.io/docs/specs/semconv/rpc/>).
+//! (<https://opentelemetry.io/docs/specs/semconv/rpc/>, and `db/` there).
 
 /// The trace that a span belongs to, in the logs.
 pub const TRACE_ID: &str = "trace_id";
@@ -17,5 +17,9 @@ pub const RPC_SERVICE: &str = "rpc.service";
 pub const RPC_METHOD: &str = "rpc.method";
 /// The numeric gRPC status code.
 pub const RPC_GRPC_STATUS_CODE: &str = "rpc.grpc.status_code";
+/// What a database is, as in `redis`.
+pub const DB_SYSTEM_NAME: &str = "db.system.name";
+/// What it was asked to do, as in `MGET`.
+pub const DB_OPERATION_NAME: &str = "db.operation.name";
 /// How many inputs a batch holds.
 pub const BATCH_SIZE: &str = "batch.size";
