@@ -332,11 +332,13 @@ impl Drop for Permit<'_> {
 
 impl From<RedisError> for Fault {
     fn from(error: RedisError) -> Self {
+        let text = error.to_string();
         // No room, or a key of ours that holds something else: others can still be asked for.
-        if matches!(error.code(), Some("OOM" | "ERR" | "WRONGTYPE")) {
-            return Self::Refused(error.to_string());
-        }
-        Self::Down(error.to_string())
+        let is_refusal = |code: &str| matches!(code, "OOM" | "ERR" | "WRONGTYPE");
+        let is_refused = error
+            .into_server_errors()
+            .is_some_and(|errors| errors.iter().all(|(_, error)| is_refusal(error.code())));
+        if is_refused { Self::Refused(text) } else { Self::Down(text) }
     }
 }
 

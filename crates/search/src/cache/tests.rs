@@ -72,14 +72,17 @@ async fn answer(caches: &Caches, collection: &Collection) -> Option<v1::SearchRe
     look_up(caches, collection).await.answer
 }
 
-/// Asks until an answer is kept, and waits until it is.
+/// Asks until an answer is kept: at once, or at the second asking.
 async fn keep(caches: &Caches, collection: &Collection, score: f32) {
-    for _ in 0..2 {
+    for _ in 0..3 {
         let looked_up = look_up(caches, collection).await;
-        assert_eq!(looked_up.answer, None, "not kept yet");
+        if looked_up.answer.is_some() {
+            return;
+        }
         caches.keep(looked_up.ticket, &response(score), COST, no_rerun).await;
         settle(caches).await;
     }
+    panic!("it was asked often enough");
 }
 
 /// Waits for what is done behind the calls.
@@ -111,8 +114,8 @@ async fn keeps_answers_until_something_is_written(caches: &Caches) {
     caches.clear(&after).await;
     assert_eq!(answer(caches, &after).await, None, "cleared");
     let answers = caches.stats("uid").results;
-    assert_eq!(answers.hits, 2, "{answers:?}");
-    assert!((answers.saved_ms - 4.0).abs() < 0.1, "two times two: {answers:?}");
+    assert_eq!(answers.hits, 3, "{answers:?}");
+    assert!((answers.saved_ms - 6.0).abs() < 0.1, "three times two: {answers:?}");
     caches.forget("uid");
     assert_eq!(caches.stats("uid").results, v1::CacheStats::default(), "the collection is gone");
 }
