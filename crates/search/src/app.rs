@@ -13,12 +13,11 @@ use tokio_util::task::TaskTracker;
 use tonic::server::NamedService;
 
 use crate::blobs::{self, Blobs};
-use crate::cache::memory::Memory;
-use crate::cache::{Embeddings, Results};
+use crate::cache::Caches;
 use crate::collections::Collections;
 use crate::config::{Config, StoreKind};
 use crate::embedder::Embedder;
-use crate::items::Items;
+use crate::items::{self, Items};
 use crate::query::Searches;
 use crate::service;
 use crate::store::edge::Edge;
@@ -38,6 +37,8 @@ pub enum Error {
     Store(#[from] store::Error),
     #[error("open the object store: {0}")]
     Blobs(String),
+    #[error("prepare the cache: {0}")]
+    Cache(String),
     #[error(transparent)]
     Mesh(#[from] clipmesh_mesh::Error),
     #[error("find out where it listens: {0}")]
@@ -51,6 +52,7 @@ pub struct App {
     listener: TcpListener,
     local_addr: SocketAddr,
     store: Arc<dyn VectorStore>,
+    caches: Caches,
     changes: TaskTracker,
 }
 
@@ -85,9 +87,11 @@ impl App {
             blobs.retain(&uids).await?;
         }
 
-        let parts = Parts { store: Arc::clone(&store), blobs, embedder };
+        let caches = Caches::new(&config.cache).map_err(Error::Cache)?;
+
+        let parts = Parts { store: Arc::clone(&store), blobs, embedder, caches: caches.clone() };
         let (server, changes) = serve(&config, &parts);
-        Ok(Self { server, listener, local_addr, store, changes })
+        Ok(Self { server, listener, local_addr, store, caches, changes })
     }
 
     /// Where it listens.
@@ -116,6 +120,10 @@ impl App {
         if tokio::time::timeout(SETTLE_TIMEOUT, self.changes.wait()).await.is_err() {
             tracing::warn!("writes under way were not waited for any longer");
         }
+        // Other replicas are to know of the last writes.
+        if tokio::time::timeout(SETTLE_TIMEOUT, self.caches.close()).await.is_err() {
+            tracing::warn!("writes to the cache were not waited for any longer");
+        }
         self.store.close().await;
         Ok(served?)
     }
@@ -134,33 +142,32 @@ struct Parts {
     store: Arc<dyn VectorStore>,
     blobs: Blobs,
     embedder: Arc<Embedder>,
+    caches: Caches,
 }
 
 fn serve(config: &Config, parts: &Parts) -> (server::Server, TaskTracker) {
-    let Parts { store, blobs, embedder } = parts;
-    let cache = &config.cache;
-    let embeddings = Memory::new(cache.embeddings_bytes.as_u64(), cache.embeddings_ttl);
-    let results = Memory::new(cache.results_bytes.as_u64(), cache.results_ttl);
-    let vectors =
-        Arc::new(Vectors::new(Arc::clone(embedder), Embeddings::new(Arc::new(embeddings))));
+    let Parts { store, blobs, embedder, caches } = parts;
+    let vectors = Arc::new(Vectors::new(Arc::clone(embedder), caches.clone()));
     let limits = &config.limits;
 
     let collections = Collections {
         store: Arc::clone(store),
         blobs: blobs.clone(),
         embedder: Arc::clone(embedder),
+        caches: caches.clone(),
     };
-    let items = Arc::new(Items::new(
-        Arc::clone(store),
-        Arc::clone(&vectors),
-        blobs.clone(),
-        Thumbnailer::new(limits.thumbnail_threads, limits.max_image_pixels),
-        limits.max_image_bytes,
-    ));
+    let items = Arc::new(Items::new(items::Parts {
+        store: Arc::clone(store),
+        vectors: Arc::clone(&vectors),
+        caches: caches.clone(),
+        blobs: blobs.clone(),
+        thumbnailer: Thumbnailer::new(limits.thumbnail_threads, limits.max_image_pixels),
+        max_image_bytes: limits.max_image_bytes,
+    }));
     let searches = Searches {
         store: Arc::clone(store),
         vectors,
-        results: Results::new(Arc::new(results)),
+        caches: caches.clone(),
         max_image_bytes: limits.max_image_bytes,
     };
 

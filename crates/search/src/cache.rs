@@ -1,191 +1,286 @@
 //! What was computed before and can be had again for nothing: vectors by the content they were
 //! made of, answers by the state of the collection they were found in.
 //!
+//! ```text
+//!                      ┌─ the answer, if nothing was written since
+//!  look_up ── one trip ┼─ the vectors of its pictures and words ──► missing ones are embedded
+//!                      └─ the count of changes ─► Ticket ──► keep, after the answer was sent
+//!  raise, after each write and before it is acknowledged ─► the count of changes
+//! ```
+//!
 //! A cache can only help: it fails by missing, never by an error, and an entry that can't be read
-//! counts as missing. Keys hold everything that the value depends on, so no entry is ever wrong
-//! and none has to be removed: a write to a collection raises its generation, and answers of
-//! earlier generations are not asked for again.
+//! counts as missing. An answer carries the generation of its collection that it was found at, and
+//! is given at no other. A generation has two parts. One is the store's own count, where the store
+//! is the only one to write. The other is counted by the cache: with a store that others write to,
+//! such as a Qdrant server, every write raises it where all replicas see it. A cache in one process
+//! alone can't know of those writes, and so keeps no answers then.
 
-pub(crate) mod memory;
+mod breaker;
+pub(crate) mod config;
+mod entry;
+mod hot;
+mod key;
+mod lease;
+mod look_up;
+mod memory;
+mod raises;
+mod redis;
+mod refresh;
+mod seen;
 pub(crate) mod single_flight;
+mod tally;
+mod turns;
+mod writer;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
-use clipmesh_proto::embedder::v1::Embedding as StoredEmbedding;
-use clipmesh_proto::ids::{ContentHash, Fingerprint};
 use clipmesh_proto::search::v1;
 use futures::future::BoxFuture;
-use prost::Message as _;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::embedder::Embedded;
-use crate::metrics;
+use self::config::{Config, Kind};
+use self::hot::Hot;
+use self::raises::Raises;
+use self::seen::Seen;
+use self::tally::Tally;
+use self::writer::Writer;
 use crate::store::Collection;
+
+pub(crate) use self::entry::Known;
+pub(crate) use self::key::Key;
+pub(crate) use self::look_up::Ticket;
+pub(crate) use self::refresh::Rerun;
+pub(crate) use self::turns::Turn;
+
+/// By how much of its time an entry may live longer or shorter, so that what was kept at one moment
+/// does not go at one moment.
+const TTL_JITTER: f64 = 0.1;
 
 /// Keeps bytes for a while.
 pub(crate) trait Cache: fmt::Debug + Send + Sync + 'static {
-    fn get(&self, key: Key) -> BoxFuture<'_, Option<Bytes>>;
-    fn put(&self, key: Key, value: Bytes) -> BoxFuture<'_, ()>;
+    /// The values of keys, in their order, in one trip.
+    fn fetch(&self, keys: Vec<Key>) -> Reply<'_, Vec<Option<Bytes>>>;
+
+    fn store(&self, entries: Vec<Entry>) -> Reply<'_, ()>;
+
+    /// Reads a count, and starts one that is not there. [`Self::fetch`] gives a count in decimal
+    /// digits.
+    fn count(&self, counter: Key) -> Reply<'_, u64>;
+
+    /// Makes a count another than it ever was.
+    fn raise(&self, counter: Key) -> Reply<'_, u64>;
+
+    /// What it can do if other processes share it.
+    fn shared(&self) -> Option<&dyn Leases>;
 }
 
-/// A digest of all that a value depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Key([u8; 32]);
+/// Gives one of several processes the right to do something.
+pub(crate) trait Leases: Send + Sync {
+    /// Takes a lease, unless someone has it. It runs out after a time.
+    fn lease(&self, key: Key, token: u64, time: Duration) -> Reply<'_, bool>;
 
-/// Unit vectors by the model that made them and what they were made of.
+    /// Ends a lease that was taken with this token.
+    fn release(&self, key: Key, token: u64) -> Reply<'_, ()>;
+}
+
+pub(crate) type Reply<'a, T> = BoxFuture<'a, Result<T, Bypassed>>;
+
+/// The cache was not asked, or did not answer in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bypassed;
+
+/// A value to be kept.
 #[derive(Clone, Debug)]
-pub(crate) struct Embeddings(Arc<dyn Cache>);
+pub(crate) struct Entry {
+    pub(crate) key: Key,
+    pub(crate) value: Bytes,
+    pub(crate) time_to_live: Duration,
+}
 
-/// Answers by the collection, its generation and the query.
+/// The caches of the service.
 #[derive(Clone, Debug)]
-pub(crate) struct Results(Arc<dyn Cache>);
+pub(crate) struct Caches(Arc<Inner>);
 
-// === impl Key ===
-
-impl Key {
-    /// Digests the parts so that no two lists of parts have one digest.
-    pub(crate) fn of(kind: &str, parts: &[&[u8]]) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        for part in [kind.as_bytes()].iter().chain(parts) {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        }
-        Self(*hasher.finalize().as_bytes())
-    }
-
-    /// The vector that a model makes of an image file.
-    pub(crate) fn image(model: &Fingerprint, content_hash: &ContentHash) -> Self {
-        Self::of("image", &[model.as_str().as_bytes(), content_hash.as_bytes()])
-    }
-
-    /// The vector that a model makes of a text.
-    pub(crate) fn text(model: &Fingerprint, text: &str) -> Self {
-        Self::of("text", &[model.as_str().as_bytes(), text.as_bytes()])
-    }
-
-    /// The answer to a query, as long as the collection does not change.
-    pub(crate) fn result(collection: &Collection, query: &[u8]) -> Self {
-        let generation = collection.generation.unwrap_or_default().to_le_bytes();
-        Self::of("result", &[collection.uid.as_bytes(), &generation, query])
-    }
+#[derive(Debug)]
+struct Inner {
+    /// `None` when it is off.
+    cache: Option<Arc<dyn Cache>>,
+    config: Config,
+    /// For a cache that is not in this process.
+    writer: Option<Writer>,
+    raises: Arc<Raises>,
+    seen: Mutex<Seen>,
+    hot: Arc<refresh::Watch>,
+    tally: Tally,
+    /// Ends the tasks.
+    _stop: DropGuard,
 }
 
-// === impl Embeddings ===
-
-impl Embeddings {
-    pub(crate) fn new(cache: Arc<dyn Cache>) -> Self {
-        Self(cache)
-    }
-
-    pub(crate) async fn get(&self, key: Key) -> Option<Embedded> {
-        let bytes = self.0.get(key).await;
-        let is_there = bytes.is_some();
-        // The embedder's own message: floats as they lie in memory, and what it saw of a picture.
-        let embedded = bytes
-            .and_then(|bytes| StoredEmbedding::decode(bytes).ok())
-            .and_then(|stored| Embedded::try_from(stored).ok());
-        if is_there && embedded.is_none() {
-            metrics::cache_unreadable("embeddings");
-        }
-        metrics::cache_looked_up("embeddings", embedded.is_some());
-        embedded
-    }
-
-    pub(crate) async fn put(&self, key: Key, embedded: &Embedded) {
-        let stored = StoredEmbedding::from(embedded.clone());
-        self.0.put(key, stored.encode_to_vec().into()).await;
-    }
+/// How well the caches do, as this process saw it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Stats {
+    /// Answers found in one collection.
+    pub(crate) results: v1::CacheStats,
+    /// Vectors, for all collections.
+    pub(crate) embeddings: v1::CacheStats,
 }
 
-// === impl Results ===
+// === impl Caches ===
 
-impl Results {
-    pub(crate) fn new(cache: Arc<dyn Cache>) -> Self {
-        Self(cache)
+impl Caches {
+    /// Prepares the cache that the settings name. It need not be reachable. Must be called within a
+    /// runtime.
+    ///
+    /// # Errors
+    /// Addresses that are none.
+    pub(crate) fn new(config: &Config) -> Result<Self, String> {
+        let cache: Option<Arc<dyn Cache>> = match config.kind {
+            Kind::Memory => Some(Arc::new(memory::Memory::new(config))),
+            Kind::Redis => Some(Arc::new(redis::Redis::new(&config.redis)?)),
+            Kind::Off => None,
+        };
+        Ok(Self::over(cache, config))
     }
 
-    pub(crate) async fn get(&self, key: Key) -> Option<v1::SearchResponse> {
-        let bytes = self.0.get(key).await;
-        let is_there = bytes.is_some();
-        let response = bytes.and_then(|bytes| v1::SearchResponse::decode(bytes).ok());
-        if is_there && response.is_none() {
-            metrics::cache_unreadable("results");
+    fn over(cache: Option<Arc<dyn Cache>>, config: &Config) -> Self {
+        let stop = CancellationToken::new();
+        let raises = Arc::new(Raises::default());
+        let shared = cache.as_ref().filter(|cache| cache.shared().is_some());
+        if let Some(cache) = shared {
+            let retry = Arc::clone(&raises).run(Arc::clone(cache));
+            tokio::spawn(stop.clone().run_until_cancelled_owned(retry));
         }
-        metrics::cache_looked_up("results", response.is_some());
-        response
+        let hot = Hot::new(config.refresh.clone(), config.results_ttl);
+        let watch = Arc::new(refresh::Watch::new(hot));
+        let caches = Self(Arc::new(Inner {
+            writer: shared.map(|cache| Writer::start(Arc::clone(cache))),
+            cache,
+            config: config.clone(),
+            raises,
+            seen: Mutex::default(),
+            hot: Arc::clone(&watch),
+            tally: Tally::new(),
+            _stop: stop.clone().drop_guard(),
+        }));
+        if config.refresh.enabled {
+            let refreshing = refresh::run(watch, Arc::downgrade(&caches.0));
+            tokio::spawn(stop.run_until_cancelled_owned(refreshing));
+        }
+        caches
     }
 
-    /// Keeps an answer, which has no timing yet.
-    pub(crate) async fn put(&self, key: Key, response: &v1::SearchResponse) {
-        debug_assert!(response.timing.is_none(), "the next answer takes another time");
-        self.0.put(key, response.encode_to_vec().into()).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use clipmesh_proto::Embedding;
-
-    use super::memory::Memory;
-    use super::*;
-    use crate::embedder::ImageInfo;
-
-    fn model(digit: &str) -> Fingerprint {
-        Fingerprint::try_from(digit.repeat(64)).expect("64 digits")
+    /// Whether answers found in a collection can be kept. A store that does not count its changes
+    /// has others that write to it, and a cache of this process alone would not learn of them.
+    pub(crate) fn keeps_answers(&self, collection: &Collection) -> bool {
+        let cache = self.0.cache.as_ref();
+        cache.is_some_and(|cache| cache.shared().is_some() || collection.generation.is_some())
     }
 
-    fn memory() -> Arc<dyn Cache> {
-        Arc::new(Memory::new(1 << 20, Duration::from_secs(60)))
+    /// Tells of a write to a collection. To be called after each, before it is acknowledged, by
+    /// whoever sees to it that a write that has begun is finished.
+    pub(crate) async fn raise(&self, collection: &Collection) {
+        if collection.generation.is_none() {
+            self.invalidate(&collection.uid).await;
+        }
+        self.0.hot.written(&collection.uid);
     }
 
-    #[test]
-    fn keys_differ_by_every_part() {
-        let keys = [
-            Key::text(&model("a"), "word"),
-            Key::text(&model("b"), "word"),
-            Key::text(&model("a"), "ward"),
-            Key::image(&model("a"), &ContentHash::of(b"word")),
-            Key::image(&model("a"), &ContentHash::of(b"ward")),
-            Key::of("kind", &[b"ab", b"c"]),
-            Key::of("kind", &[b"a", b"bc"]),
-        ];
-        for (i, one) in keys.iter().enumerate() {
-            for other in &keys[..i] {
-                assert_ne!(one, other, "no two of these are the same question");
+    /// Forgets every answer found in a collection.
+    pub(crate) async fn clear(&self, collection: &Collection) {
+        self.invalidate(&collection.uid).await;
+    }
+
+    /// The collection is gone, and with it what was counted of it.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.0.tally.forget(uid);
+        self.0.hot.lock().forget(uid);
+    }
+
+    /// How well the answers of a collection and the vectors of all of them are found.
+    pub(crate) fn stats(&self, uid: &str) -> Stats {
+        let tally = &self.0.tally;
+        Stats { results: tally.answers(uid).stats(), embeddings: tally.embeddings.stats() }
+    }
+
+    /// How often a collection was changed, by the store's count or else by that which replicas
+    /// share; 0 where there is neither.
+    pub(crate) async fn generation(&self, collection: &Collection) -> u64 {
+        match (collection.generation, &self.0.cache) {
+            (Some(generation), _) => generation,
+            (None, Some(cache)) if cache.shared().is_some() => {
+                let counter = Key::generation(&collection.uid);
+                cache.count(counter).await.unwrap_or_default()
+            }
+            (None, _) => 0,
+        }
+    }
+
+    /// What is known of a picture or text, for a call that has not looked it up.
+    pub(crate) async fn vector(&self, key: Key) -> Option<Known> {
+        let fetched = self.fetch(vec![key]).await;
+        let is_reached = fetched.is_ok();
+        let value = fetched.unwrap_or_default().pop().flatten();
+        self.read_vector(value, is_reached)
+    }
+
+    /// Keeps what was found out of a picture or text, behind the call.
+    pub(crate) async fn keep_vector(&self, key: Key, known: &Known, cost: Duration) {
+        let time_to_live = match known {
+            Known::Embedded(_) => self.0.config.embeddings_ttl,
+            Known::Refused(_) => self.0.config.refusals_ttl,
+        };
+        self.store(Entry { key, value: known.encode(cost), time_to_live }).await;
+    }
+
+    /// Writes what waits to be written, and tells of changes once more. To be bounded by the caller.
+    pub(crate) async fn close(&self) {
+        if let Some(writer) = &self.0.writer {
+            writer.flush().await;
+        }
+        if let Some(cache) = &self.0.cache {
+            let untold = self.0.raises.deliver(&**cache).await;
+            if untold > 0 {
+                let longest = self.0.config.results_ttl;
+                tracing::warn!(
+                    collections = untold,
+                    ?longest,
+                    "changes could not be told to the cache; other replicas may give answers from \
+                     before them for a while"
+                );
             }
         }
     }
 
-    #[tokio::test]
-    async fn vectors_come_back_as_they_were() {
-        let embeddings = Embeddings::new(memory());
-        let embedded = Embedded {
-            vector: Embedding::new(vec![0.1, -0.7, 3.0]).expect("a direction"),
-            image: Some(ImageInfo { width: 3, height: 2, format: "png".to_owned() }),
-            thumbnail: Some(Bytes::from_static(b"a picture")),
-        };
-        let key = Key::text(&model("a"), "word");
-        assert_eq!(embeddings.get(key).await, None, "nothing yet");
-        embeddings.put(key, &embedded).await;
-        let found = embeddings.get(key).await.expect("there");
-        assert!(found.vector.dot(&embedded.vector) > 0.999_999, "the same direction");
-        assert_eq!(found.image, embedded.image, "the same picture");
-        assert_eq!(found.thumbnail, None, "which is stored elsewhere");
+    async fn fetch(&self, keys: Vec<Key>) -> Result<Vec<Option<Bytes>>, Bypassed> {
+        match &self.0.cache {
+            Some(_) if keys.is_empty() => Ok(Vec::new()),
+            Some(cache) => cache.fetch(keys).await,
+            None => Err(Bypassed),
+        }
     }
 
-    #[tokio::test]
-    async fn an_unreadable_entry_is_a_miss() {
-        let cache = memory();
-        let key = Key::text(&model("a"), "word");
-        for garbage in [&b"abc"[..], &[0; 8], &[0xFF; 8], b""] {
-            cache.put(key, Bytes::copy_from_slice(garbage)).await;
-            let found = Embeddings::new(Arc::clone(&cache)).get(key).await;
-            assert_eq!(found, None, "{garbage:?} is no vector");
+    async fn store(&self, mut entry: Entry) {
+        let jitter = TTL_JITTER * (2.0 * rand::random::<f64>() - 1.0);
+        entry.time_to_live = entry.time_to_live.mul_f64(1.0 + jitter);
+        match (&self.0.writer, &self.0.cache) {
+            (Some(writer), _) => writer.store(entry),
+            // It is here, and takes no time.
+            (None, Some(cache)) => cache.store(vec![entry]).await.unwrap_or_default(),
+            (None, None) => {}
         }
-        cache.put(key, Bytes::from_static(&[0xFF; 8])).await;
-        assert_eq!(Results::new(cache).get(key).await, None, "nor hits");
+    }
+
+    async fn invalidate(&self, uid: &str) {
+        if let Some(cache) = &self.0.cache {
+            self.0.raises.raise(&**cache, Key::generation(uid)).await;
+        }
     }
 }
+
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clipmesh_proto::ids::CollectionName;
-use clipmesh_proto::search::v1;
 
 use crate::blobs::Blobs;
+use crate::cache::{self, Caches};
 use crate::embedder::Embedder;
 use crate::error::Error;
 use crate::filter::{Field, Filter};
@@ -23,6 +23,7 @@ pub(crate) struct Collections {
     pub(crate) store: Arc<dyn VectorStore>,
     pub(crate) blobs: Blobs,
     pub(crate) embedder: Arc<Embedder>,
+    pub(crate) caches: Caches,
 }
 
 /// A collection to be made for the model that runs.
@@ -66,17 +67,9 @@ pub(crate) struct Stats {
     pub(crate) status: Status,
     /// Of all values of all vectors.
     pub(crate) vector_bytes: u64,
-    pub(crate) generation: Option<u64>,
-    pub(crate) caches: Caches,
-}
-
-/// How well the caches do.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Caches {
-    /// Answers found in the collection.
-    pub(crate) results: v1::CacheStats,
-    /// Vectors, for all collections.
-    pub(crate) embeddings: v1::CacheStats,
+    /// 0 while nothing counts it.
+    pub(crate) generation: u64,
+    pub(crate) caches: cache::Stats,
 }
 
 // === impl Collections ===
@@ -160,6 +153,7 @@ impl Collections {
     pub(crate) async fn delete(&self, name: CollectionName) -> Result<(), Error> {
         let collection = self.store.remove(name).await?;
         tracing::info!(collection = %collection.name, "removed a collection");
+        self.caches.forget(&collection.uid);
         // It is gone; what is left of its files takes room and does no harm.
         if let Err(error) = self.blobs.delete_collection(&collection.uid).await {
             tracing::warn!(uid = collection.uid, %error, "files are left behind");
@@ -231,27 +225,17 @@ impl Collections {
             item_count,
             status,
             vector_bytes: item_count * collection.dimension as u64 * VALUE_BYTES,
-            generation: collection.generation,
-            caches: self.caches(&collection),
+            generation: self.caches.generation(&collection).await,
+            caches: self.caches.stats(&collection.uid),
         })
     }
 
     /// Forgets every answer that was found in a collection.
     pub(crate) async fn clear_cache(&self, name: CollectionName) -> Result<(), Error> {
         let collection = self.store.resolve(name).await?;
-        self.forget(&collection);
-        Ok(())
-    }
-
-    /// What was counted of the caches since the service started.
-    fn caches(&self, collection: &Collection) -> Caches {
-        tracing::trace!(collection = %collection.name, "asked how the caches do");
-        Caches::default()
-    }
-
-    /// Has answers found in the collection until now not given again.
-    fn forget(&self, collection: &Collection) {
+        self.caches.clear(&collection).await;
         tracing::info!(collection = %collection.name, "cleared the cache of a collection");
+        Ok(())
     }
 
     async fn describe(

@@ -3,7 +3,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use bytesize::ByteSize;
 use clipmesh_mesh::server;
@@ -14,7 +13,11 @@ use serde::{Deserialize, Serialize};
 use crate::store::{edge, qdrant};
 
 pub use crate::blobs::Config as Blobs;
+pub use crate::cache::config::{
+    Config as Cache, Kind as CacheKind, Mode as RedisMode, Redis, Refresh,
+};
 pub use crate::embedder::Config as Embedder;
+pub use crate::secret::Secret;
 
 /// Settings of the search service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,23 +75,6 @@ pub enum StoreKind {
     Qdrant,
 }
 
-/// What is kept in memory to spare work.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Cache {
-    /// Room for vectors of pictures and words. One of 512 floats takes 2.3 KB. Default: 128 MiB.
-    pub embeddings_bytes: ByteSize,
-    /// How long a vector is kept. It is never out of date; the time only clears out what nobody
-    /// asks for. Default: 1 day.
-    #[serde(with = "humantime_serde")]
-    pub embeddings_ttl: Duration,
-    /// Room for answers. Default: 64 MiB.
-    pub results_bytes: ByteSize,
-    /// How long an answer is kept while its collection does not change. Default: 10 min.
-    #[serde(with = "humantime_serde")]
-    pub results_ttl: Duration,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -118,17 +104,6 @@ impl Default for Limits {
     }
 }
 
-impl Default for Cache {
-    fn default() -> Self {
-        Self {
-            embeddings_bytes: ByteSize::mib(128),
-            embeddings_ttl: Duration::from_secs(24 * 3600),
-            results_bytes: ByteSize::mib(64),
-            results_ttl: Duration::from_secs(600),
-        }
-    }
-}
-
 impl Validate for Config {
     fn faults(&self) -> Vec<String> {
         let mut faults = self.server.faults("server");
@@ -152,6 +127,7 @@ impl Validate for Config {
                 self.embedder.url
             ));
         }
+        faults.extend(self.cache.faults());
         if self.store.edge.flush_interval.is_zero() {
             faults.push("`store.edge.flush_interval` must be longer than zero".to_owned());
         }
@@ -166,6 +142,7 @@ impl Validate for Config {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     use clipmesh_mesh::settings::{self, Sources};
 
@@ -192,6 +169,11 @@ mod tests {
             ("CLIPMESH__STORE__EDGE__SYNC_WRITES", "true"),
             ("CLIPMESH__LIMITS__MAX_IMAGE_BYTES", "1 MiB"),
             ("CLIPMESH__CACHE__RESULTS_TTL", "5s"),
+            ("CLIPMESH__CACHE__KIND", "redis"),
+            ("CLIPMESH__CACHE__REDIS__MODE", "cluster"),
+            ("CLIPMESH__CACHE__REDIS__URL", "redis://a:1,redis://b:2"),
+            ("CLIPMESH__CACHE__REDIS__PASSWORD", "hunter2"),
+            ("CLIPMESH__CACHE__REDIS__CONNECTIONS", "2"),
             ("CLIPMESH__LISTEN", "127.0.0.1:0"),
             ("CLIPMESH__BLOBS__URL", "s3://pictures/clipmesh"),
             ("CLIPMESH__BLOBS__KEEP_ORIGINALS", "true"),
@@ -203,6 +185,12 @@ mod tests {
         assert_eq!(config.listen.port(), 0, "an address");
         assert_eq!(config.blobs.url.as_deref(), Some("s3://pictures/clipmesh"), "a place");
         assert!(config.blobs.keep_originals, "a choice");
+        let redis = &config.cache.redis;
+        assert_eq!(redis.urls().count(), 2, "several addresses");
+        assert_eq!(redis.connections.get(), 2, "a number");
+        assert_eq!(redis.password.reveal(), "hunter2", "a secret, for the server");
+        let shown = format!("{config:?}") + &toml::to_string(&config).expect("printable");
+        assert!(!shown.contains("hunter2"), "and for nobody else: {shown}");
     }
 
     #[test]
@@ -215,11 +203,13 @@ mod tests {
             ("CLIPMESH__DATA_DIR", ""),
             ("CLIPMESH__BLOBS__URL", "ftp://pictures"),
             ("CLIPMESH__BLOBS__TIMEOUT", "0s"),
+            ("CLIPMESH__CACHE__KIND", "redis"),
+            ("CLIPMESH__CACHE__REDIS__TIMEOUT", "1 min"),
         ]);
         let Err(settings::Error::Invalid(faults)) = faults else {
             panic!("refused as invalid: {faults:?}");
         };
-        assert_eq!(faults.len(), 7, "each is named: {faults:?}");
+        assert_eq!(faults.len(), 8, "each is named: {faults:?}");
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub(crate) use self::sample::POOL as MAX_SAMPLE;
 pub(crate) use self::sort::Order;
 use self::write::Writer;
 use crate::blobs::{Blobs, File, Name};
+use crate::cache::Caches;
 use crate::error::Error;
 use crate::filter::{Field, Filter, Test};
 use crate::item::{Etag, Item, Metadata, Scalar};
@@ -99,17 +100,23 @@ pub(crate) struct Items {
     writer: Writer,
 }
 
+/// What items are made with.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) store: Arc<dyn VectorStore>,
+    pub(crate) vectors: Arc<Vectors>,
+    pub(crate) caches: Caches,
+    pub(crate) blobs: Blobs,
+    pub(crate) thumbnailer: Thumbnailer,
+    pub(crate) max_image_bytes: ByteSize,
+}
+
 // === impl Items ===
 
 impl Items {
-    pub(crate) fn new(
-        store: Arc<dyn VectorStore>,
-        vectors: Arc<Vectors>,
-        blobs: Blobs,
-        thumbnailer: Thumbnailer,
-        max_image_bytes: ByteSize,
-    ) -> Self {
-        let writer = Writer::new(Arc::clone(&store), blobs.clone());
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { store, vectors, caches, blobs, thumbnailer, max_image_bytes } = parts;
+        let writer = Writer::new(Arc::clone(&store), blobs.clone(), caches);
         let locks = Locks::new();
         Self { store, vectors, blobs, thumbnailer, max_image_bytes, locks, writer }
     }

@@ -13,6 +13,13 @@ const STORE_TURNED_AWAY: &str = "clipmesh_search_store_turned_away_total";
 const STORE_UPKEEP_FAILURES: &str = "clipmesh_search_store_upkeep_failures_total";
 const CACHE_LOOKUPS: &str = "clipmesh_search_cache_lookups_total";
 const CACHE_UNREADABLE: &str = "clipmesh_search_cache_unreadable_total";
+const CACHE_SAVED_MICROSECONDS: &str = "clipmesh_search_cache_saved_microseconds_total";
+const CACHE_SECONDS: &str = "clipmesh_search_cache_operation_seconds";
+const CACHE_EJECTIONS: &str = "clipmesh_search_cache_ejections_total";
+const CACHE_WRITES_LOST: &str = "clipmesh_search_cache_writes_lost_total";
+const CACHE_RAISES_PENDING: &str = "clipmesh_search_cache_raises_pending";
+const CACHE_REFRESHES: &str = "clipmesh_search_cache_refreshes_total";
+const EMBEDDING_LEASES: &str = "clipmesh_search_embedding_leases_total";
 const EMBEDDINGS_SHARED: &str = "clipmesh_search_embeddings_shared_total";
 const ITEMS_INDEXED: &str = "clipmesh_search_items_indexed_total";
 const THUMBNAIL_FAILURES: &str = "clipmesh_search_thumbnail_failures_total";
@@ -73,10 +80,48 @@ pub(crate) fn store_upkeep_failed(task: &'static str) {
     counter!(STORE_UPKEEP_FAILURES, "task" => task).increment(1);
 }
 
-/// `cache` is `embeddings` or `results`.
-pub(crate) fn cache_looked_up(cache: &'static str, is_hit: bool) {
-    let outcome = if is_hit { "hit" } else { "miss" };
+/// `cache` is `embeddings` or `results`, `outcome` is `hit`, `miss` or `bypass`.
+pub(crate) fn cache_looked_up(cache: &'static str, outcome: &'static str) {
     counter!(CACHE_LOOKUPS, "cache" => cache, "outcome" => outcome).increment(1);
+}
+
+/// What was found had taken so long to compute.
+pub(crate) fn cache_saved(cache: &'static str, micros: u64) {
+    counter!(CACHE_SAVED_MICROSECONDS, "cache" => cache).increment(micros);
+}
+
+/// A cache beyond this process was asked. `operation` is a command of Redis, `outcome` is `ok` or
+/// `error`.
+pub(crate) fn cache_asked(operation: &'static str, outcome: &'static str, start: Instant) {
+    histogram!(CACHE_SECONDS, "operation" => operation, "outcome" => outcome)
+        .record(start.elapsed());
+}
+
+/// A cache that fails or is slow is left alone for a while.
+pub(crate) fn cache_ejected() {
+    counter!(CACHE_EJECTIONS).increment(1);
+}
+
+/// `reason` is `full`, when more came than could be written, or `error`.
+pub(crate) fn cache_writes_lost(reason: &'static str, count: usize) {
+    counter!(CACHE_WRITES_LOST, "reason" => reason).increment(count as u64);
+}
+
+/// Collections whose last change could not be told to the cache yet.
+pub(crate) fn cache_raises_pending(count: usize) {
+    gauge!(CACHE_RAISES_PENDING).set(count as f64);
+}
+
+/// A query was asked again after a write. `outcome` is `ok` or `error`.
+pub(crate) fn cache_refreshed(outcome: &'static str) {
+    counter!(CACHE_REFRESHES, "outcome" => outcome).increment(1);
+}
+
+/// A vector was wanted that is in no cache. `outcome` is `taken` for one that was made here,
+/// `awaited` for one that another replica made meanwhile, `impatient` for one that another replica
+/// took too long for.
+pub(crate) fn embedding_leased(outcome: &'static str) {
+    counter!(EMBEDDING_LEASES, "outcome" => outcome).increment(1);
 }
 
 /// An entry was there but can't be used.

@@ -20,6 +20,7 @@ mod fusion;
 mod mix;
 mod part;
 mod plan;
+mod resolved;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,8 +35,7 @@ use futures::future::{join_all, try_join_all};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::cache::{Key, Results};
-use crate::convert;
+use crate::cache::{Caches, Ticket};
 use crate::error::Error;
 use crate::filter::{Field, Filter};
 use crate::item::{Item, Scalar};
@@ -45,6 +45,7 @@ use crate::vectors::Vectors;
 
 use part::Source;
 use plan::Reply;
+use resolved::Resolved;
 
 pub(crate) use direction::Direction;
 pub(crate) use fields::Fields;
@@ -108,7 +109,7 @@ pub(crate) struct Ranked {
 pub(crate) struct Searches {
     pub(crate) store: Arc<dyn VectorStore>,
     pub(crate) vectors: Arc<Vectors>,
-    pub(crate) results: Results,
+    pub(crate) caches: Caches,
     pub(crate) max_image_bytes: ByteSize,
 }
 
@@ -126,8 +127,12 @@ pub(crate) struct Timing {
     pub(crate) total: Duration,
     pub(crate) embed: Duration,
     pub(crate) store: Duration,
+    /// The look-ups in a cache that is not in this process.
+    pub(crate) cache: Duration,
     pub(crate) embedding_cached: bool,
     pub(crate) result_cached: bool,
+    /// Whether the cache was not asked for the answer.
+    pub(crate) cache_bypassed: bool,
 }
 
 /// Everything that the answer depends on, beside the items of the collection.
@@ -150,19 +155,17 @@ struct Identity<'a> {
 /// How far a search came before the store is asked.
 #[derive(Debug)]
 enum Step {
-    Known(v1::SearchResponse),
+    Known(Answer),
     Open(Box<Open>),
 }
 
 /// A search that the store has to answer.
 #[derive(Debug)]
 struct Open {
-    key: Key,
-    request: Request,
-    collection: CollectionName,
-    unindexed: Vec<Field>,
-    exclude: Vec<clipmesh_proto::ids::ItemId>,
-    direction: Option<Direction>,
+    ticket: Ticket,
+    resolved: Arc<Resolved>,
+    /// Where the time went so far.
+    timing: Timing,
 }
 
 impl Searches {
@@ -188,7 +191,7 @@ impl Searches {
                     open.push((at, one));
                     answers.push(Ok(Answer::default()));
                 }
-                Ok(Step::Known(response)) => answers.push(Ok(Answer::known(response))),
+                Ok(Step::Known(answer)) => answers.push(Ok(answer)),
                 Err(error) => answers.push(Err(error)),
             }
         }
@@ -229,28 +232,35 @@ impl Searches {
     async fn prepare(&self, mut request: Request, collection: &Collection) -> Result<Step, Error> {
         request.way.check(collection)?;
         let query = std::mem::take(&mut request.query);
-        let sources = self.check(query, collection).await?;
+        let mut sources = self.check(query, collection).await?;
         let unindexed = collection.indexes.missing_for(&request.filter);
-        let identity = Identity::of(&request, &sources, collection, &unindexed);
-        let key = Key::result(collection, &identity.to_bytes()?);
-        if let Some(response) = self.look_up(key).await {
-            return Ok(Step::Known(response));
+        let identity = Identity::of(&request, &sources, collection, &unindexed).to_bytes()?;
+        let keys: Vec<_> = sources.iter().filter_map(|source| source.key(collection)).collect();
+        let looked_up = self.caches.look_up(collection, &identity, &keys).await;
+        let (cache, cache_bypassed) = (looked_up.took, looked_up.bypassed);
+        if let Some(response) = looked_up.answer {
+            let timing = Timing { cache, result_cached: true, ..Timing::default() };
+            return Ok(Step::Known(Answer { response, timing }));
         }
+        part::tell(&mut sources, collection, looked_up.vectors);
         let exclude = sources.iter().filter_map(Source::item).cloned().collect();
         let direction = match sources.is_empty() {
             true => None,
             false => Some(self.direction(sources, collection).await?),
         };
+        let timing = direction.as_ref().map(Direction::timing).unwrap_or_default();
+        let vector = direction.map(|direction| direction.vector);
         let collection = collection.name.clone();
-        let open = Open { key, request, collection, unindexed, exclude, direction };
-        Ok(Step::Open(Box::new(open)))
+        let resolved = Arc::new(Resolved { request, collection, unindexed, exclude, vector });
+        let timing = Timing { cache, cache_bypassed, ..timing };
+        Ok(Step::Open(Box::new(Open { ticket: looked_up.ticket, resolved, timing })))
     }
 
     /// Asks the store for everything at once.
     async fn ask(&self, open: Vec<(usize, Box<Open>)>) -> Vec<(usize, Result<Answer, Error>)> {
         let asks = open.iter().map(|(_, open)| {
-            let ask = plan::ask(&open.request, open.vector(), open.exclude.clone());
-            (open.collection.clone(), ask)
+            let resolved = &open.resolved;
+            (resolved.collection.clone(), resolved.ask())
         });
         let replies = ask::all(&self.store, asks.collect()).await;
         let finishing = open.into_iter().zip(replies).map(async |((at, open), reply)| {
@@ -264,23 +274,13 @@ impl Searches {
     }
 
     async fn finish(&self, open: Open, reply: Reply, took: Duration) -> Result<Answer, Error> {
-        let found = plan::finish(&open.request, open.vector(), reply).await?;
-        let mut response = convert::search::write(found, &open.request);
-        response.unindexed_fields = open.unindexed.iter().map(Field::key).collect();
-        self.keep(open.key, &response).await;
-        let mut timing = open.direction.map(|direction| direction.timing()).unwrap_or_default();
+        let Open { ticket, resolved, mut timing } = open;
+        let response = resolved.answer(reply).await?;
         timing.store += took;
+        // What a hit will spare, but for vectors: those are counted by themselves.
+        let rerun = || resolved.rerun(&self.store);
+        self.caches.keep(ticket, &response, timing.store, rerun).await;
         Ok(Answer { response, timing })
-    }
-
-    /// The only place where an answer is taken from the cache.
-    async fn look_up(&self, key: Key) -> Option<v1::SearchResponse> {
-        self.results.get(key).await
-    }
-
-    /// The only place where an answer is put into the cache.
-    async fn keep(&self, key: Key, response: &v1::SearchResponse) {
-        self.results.put(key, response).await;
     }
 }
 
@@ -306,22 +306,6 @@ impl Way {
             }
             Self::Words { .. } | Self::Nearest | Self::Diverse { .. } => Ok(()),
         }
-    }
-}
-
-// === impl Open ===
-
-impl Open {
-    fn vector(&self) -> Option<&Embedding> {
-        self.direction.as_ref().map(|direction| &direction.vector)
-    }
-}
-
-// === impl Answer ===
-
-impl Answer {
-    fn known(response: v1::SearchResponse) -> Self {
-        Self { response, timing: Timing { result_cached: true, ..Timing::default() } }
     }
 }
 

@@ -1,40 +1,43 @@
-//! Words that no log may show.
+//! What must not be shown.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// What stands for a secret wherever it would be shown.
-const HIDDEN: &str = "***";
-
-/// A password or a key. Neither `Debug` nor printed settings show it.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+/// A password or key. It is neither logged nor printed: `***` stands for it, and nothing for an
+/// empty one.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
-// === impl Secret ===
-
 impl Secret {
-    /// Takes a secret over.
-    pub fn new(secret: String) -> Self {
-        Self(secret)
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
     }
 
-    /// For the call that needs it.
-    pub(crate) fn expose(&self) -> &str {
+    /// The text itself, for whom it is meant.
+    pub fn reveal(&self) -> &str {
         &self.0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn shown(&self) -> &'static str {
+        if self.is_empty() { "" } else { "***" }
     }
 }
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(HIDDEN)
+        f.write_str(self.shown())
     }
 }
 
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(HIDDEN)
+        serializer.serialize_str(self.shown())
     }
 }
 
@@ -43,10 +46,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_used_and_never_shown() {
-        let secret: Secret = serde_json::from_str(r#""open sesame""#).expect("a text");
-        assert_eq!(secret.expose(), "open sesame", "as it was set");
-        assert_eq!(format!("{secret:?}"), HIDDEN, "in a log");
-        assert_eq!(serde_json::to_string(&secret).expect("JSON"), r#""***""#, "in settings");
+    fn is_shown_to_nobody() {
+        let secret = Secret::new("hunter2");
+        assert_eq!(format!("{secret:?}"), "***", "not in a log");
+        let printed = serde_json::to_string(&secret).expect("printable");
+        assert_eq!(printed, "\"***\"", "nor among printed settings");
+        assert_eq!(secret.reveal(), "hunter2", "but to the server");
+        assert_eq!(format!("{:?}", Secret::default()), "", "nothing hides nothing");
     }
 }

@@ -1,5 +1,5 @@
 //! Vectors of pictures and words: from the cache, or else from the embedder, which is asked once
-//! for what several calls want at the same time.
+//! for what several calls want at the same time, also where the calls are of several replicas.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use crate::cache::single_flight::SingleFlight;
-use crate::cache::{Embeddings, Key};
+use crate::cache::{Caches, Key, Known, Turn};
 use crate::embedder::{Ask, Embedded, Embedder, Input, Lane};
 use crate::error::Error;
 use crate::metrics;
@@ -24,9 +24,18 @@ const MAX_INLINE_HASH: usize = 128 * 1024;
 #[derive(Debug)]
 pub(crate) struct Vectors {
     embedder: Arc<Embedder>,
-    cache: Embeddings,
+    caches: Caches,
     /// By what is asked for, too: whoever waits for an answer must not wait for a bulk lane's turn.
     flights: SingleFlight<(Key, Ask), Result<Embedded, Error>>,
+}
+
+/// What the cache was asked already.
+#[derive(Clone, Debug)]
+pub(crate) enum LookedUp {
+    /// Nothing.
+    No,
+    /// For the vector that is wanted, and what it had.
+    Yes(Option<Known>),
 }
 
 /// A vector and how it was come by.
@@ -39,8 +48,8 @@ pub(crate) struct Obtained {
 }
 
 impl Vectors {
-    pub(crate) fn new(embedder: Arc<Embedder>, cache: Embeddings) -> Self {
-        Self { embedder, cache, flights: SingleFlight::new() }
+    pub(crate) fn new(embedder: Arc<Embedder>, caches: Caches) -> Self {
+        Self { embedder, caches, flights: SingleFlight::new() }
     }
 
     /// The vector of an image file with a hash that is known already.
@@ -50,9 +59,10 @@ impl Vectors {
         content_hash: &ContentHash,
         ask: Ask,
         collection: &Collection,
+        looked_up: LookedUp,
     ) -> Result<Obtained, Error> {
         let key = Key::image(&collection.fingerprint, content_hash);
-        self.obtain(key, Input::Image(image), ask, collection).await
+        self.obtain(key, (Input::Image(image), ask), collection, looked_up).await
     }
 
     /// The vector of words, for which someone always waits.
@@ -60,22 +70,25 @@ impl Vectors {
         &self,
         text: String,
         collection: &Collection,
+        looked_up: LookedUp,
     ) -> Result<Obtained, Error> {
         let key = Key::text(&collection.fingerprint, &text);
         let ask = Ask { lane: Lane::Interactive, facts: false };
-        self.obtain(key, Input::Text(text), ask, collection).await
+        self.obtain(key, (Input::Text(text), ask), collection, looked_up).await
     }
 
     async fn obtain(
         &self,
         key: Key,
-        input: Input,
-        ask: Ask,
+        (input, ask): (Input, Ask),
         collection: &Collection,
+        looked_up: LookedUp,
     ) -> Result<Obtained, Error> {
-        // A search may have put it there, which asks for the vector alone.
-        let cached = self.cache.get(key).await.filter(|embedded| embedded.answers(ask));
-        if let Some(embedded) = cached {
+        let known = match looked_up {
+            LookedUp::No => self.caches.vector(key).await,
+            LookedUp::Yes(known) => known,
+        };
+        if let Some(embedded) = read(known, ask)? {
             return Ok(Obtained { embedded, is_cached: true, took: Duration::ZERO });
         }
         let start = Instant::now();
@@ -99,15 +112,46 @@ impl Vectors {
         ask: Ask,
         collection: &Collection,
     ) -> BoxFuture<'static, Result<Embedded, Error>> {
-        let embedder = Arc::clone(&self.embedder);
-        let cache = self.cache.clone();
+        let (embedder, caches) = (Arc::clone(&self.embedder), self.caches.clone());
         let collection = collection.clone();
         async move {
-            let embedded = embedder.embed(input, ask, &collection).await?;
-            cache.put(key, &embedded).await;
-            Ok(embedded)
+            let lease = match caches.turn(key).await {
+                Turn::Made(known) => match read(Some(known), ask)? {
+                    Some(embedded) => return Ok(embedded),
+                    None => None,
+                },
+                Turn::Mine(lease) => lease,
+            };
+            let start = Instant::now();
+            let outcome = embedder.embed(input, ask, &collection).await;
+            if let Some(known) = lasting(&outcome) {
+                caches.keep_vector(key, &known, start.elapsed()).await;
+            }
+            drop(lease);
+            outcome
         }
         .boxed()
+    }
+}
+
+/// What is known, if it is enough. A search may have put it there, which asks for the vector alone.
+/// A refusal is one, whoever was given it first.
+fn read(known: Option<Known>, ask: Ask) -> Result<Option<Embedded>, Error> {
+    match known {
+        Some(Known::Embedded(embedded)) => Ok(Some(embedded).filter(|known| known.answers(ask))),
+        Some(Known::Refused(violation)) => Err(violation.into()),
+        None => Ok(None),
+    }
+}
+
+/// What will be the same the next time.
+fn lasting(outcome: &Result<Embedded, Error>) -> Option<Known> {
+    match outcome {
+        Ok(embedded) => Some(Known::Embedded(embedded.clone())),
+        Err(Error::Invalid(violation)) if Known::is_lasting(violation) => {
+            Some(Known::Refused(violation.clone()))
+        }
+        Err(_) => None,
     }
 }
 
@@ -135,7 +179,7 @@ mod tests {
     use tonic::{Request, Response, Status, Streaming};
 
     use super::*;
-    use crate::cache::memory::Memory;
+    use crate::cache::config::Config as CacheConfig;
     use crate::embedder;
     use crate::item;
     use crate::store::Distance;
@@ -198,14 +242,16 @@ mod tests {
         let running = tokio::spawn(server.serve(listener, shutdown.clone()));
         let config = embedder::Config { url, ..embedder::Config::default() };
         let embedder = Arc::new(Embedder::new(&config).expect("an address"));
-        let cache = Embeddings::new(Arc::new(Memory::new(1 << 20, Duration::from_secs(60))));
-        let vectors = Vectors::new(embedder, cache);
+        let caches = Caches::new(&CacheConfig::default()).expect("in memory");
+        let vectors = Vectors::new(embedder, caches);
 
         let (mine, yours) = (collection("mine"), collection("yours"));
         let words = || "a cat".to_owned();
         // One key, since both are for one model: the second call joins the first.
-        let (first, second) =
-            tokio::join!(vectors.of_text(words(), &mine), vectors.of_text(words(), &yours));
+        let (first, second) = tokio::join!(
+            vectors.of_text(words(), &mine, LookedUp::No),
+            vectors.of_text(words(), &yours, LookedUp::No)
+        );
         for (outcome, asked) in [(first, &mine), (second, &yours)] {
             let error = outcome.expect_err("another model runs");
             let Error::ModelMismatch { collection, .. } = &error else {

@@ -1,5 +1,5 @@
 //! Names of span fields and metrics that several crates use, after OpenTelemetry's conventions
-//! (<https://opentelemetry.io/docs/specs/semconv/rpc/>).
+//! (<https://opentelemetry.io/docs/specs/semconv/rpc/>, and `db/` there).
 
 /// The trace that a span belongs to, in the logs.
 pub const TRACE_ID: &str = "trace_id";

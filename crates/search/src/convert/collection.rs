@@ -135,7 +135,7 @@ pub(crate) fn write_stats(stats: &Stats) -> v1::GetCollectionStatsResponse {
         index_state: state.into(),
         disk_bytes: stats.status.disk_bytes.unwrap_or_default(),
         vector_bytes: stats.vector_bytes,
-        generation: stats.generation.unwrap_or_default(),
+        generation: stats.generation,
         result_cache: Some(stats.caches.results),
         embedding_cache: Some(stats.caches.embeddings),
     }

@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::item::{self, Etag, Item, Metadata};
 use crate::metrics;
 use crate::store::{Collection, Point};
-use crate::vectors::content_hash;
+use crate::vectors::{LookedUp, content_hash};
 
 /// Two vectors are one if no value differs by more: a store that scales them again may round.
 const ROUNDING: f32 = 1e-6;
@@ -225,7 +225,10 @@ impl Items {
     ) -> Result<Embedded, Error> {
         let ask = Ask { lane, facts: true };
         let image = picture.bytes.clone();
-        let obtained = self.vectors.of_image(image.clone(), &picture.hash, ask, collection).await;
+        let obtained = self
+            .vectors
+            .of_image(image.clone(), &picture.hash, ask, collection, LookedUp::No)
+            .await;
         let mut embedded = obtained.map_err(|error| error.in_field(picture.field))?.embedded;
         let thumbnail = match embedded.thumbnail.take() {
             Some(thumbnail) => Ok(thumbnail),

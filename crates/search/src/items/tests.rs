@@ -9,8 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::blobs;
-use crate::cache::Embeddings;
-use crate::cache::memory::Memory;
+use crate::cache::config::Config as CacheConfig;
 use crate::embedder::{self, Embedder};
 use crate::filter::Field;
 use crate::item::{Etag, Scalar};
@@ -147,11 +146,12 @@ impl VectorStore for Fragile {
 /// Items over a store, with an embedder that nobody needs.
 fn items(store: Arc<dyn VectorStore>, folder: &TempDir) -> Items {
     let embedder = Embedder::new(&embedder::Config::default()).expect("an address");
-    let cache = Embeddings::new(Arc::new(Memory::new(1 << 20, Duration::from_secs(60))));
-    let vectors = Arc::new(Vectors::new(Arc::new(embedder), cache));
+    let caches = Caches::new(&CacheConfig::default()).expect("in memory");
+    let vectors = Arc::new(Vectors::new(Arc::new(embedder), caches.clone()));
     let blobs = Blobs::open(&blobs::Config::default(), folder.path()).expect("a folder");
     let thumbnailer = Thumbnailer::new(NonZeroUsize::MIN, 1 << 20);
-    Items::new(store, vectors, blobs, thumbnailer, ByteSize::mib(1))
+    let max_image_bytes = ByteSize::mib(1);
+    Items::new(Parts { store, vectors, caches, blobs, thumbnailer, max_image_bytes })
 }
 
 #[tokio::test]

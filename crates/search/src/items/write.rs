@@ -8,6 +8,7 @@ use tracing::Instrument as _;
 
 use super::locks::Turn;
 use crate::blobs::{Blobs, Name};
+use crate::cache::Caches;
 use crate::error::Error;
 use crate::item::{Etag, Item};
 use crate::store::{self, Collection, Point, VectorStore};
@@ -18,6 +19,7 @@ use crate::store::{self, Collection, Point, VectorStore};
 pub(super) struct Writer {
     store: Arc<dyn VectorStore>,
     blobs: Blobs,
+    caches: Caches,
     /// Writes under way, which their callers may have left.
     changes: TaskTracker,
 }
@@ -35,8 +37,8 @@ pub(super) struct Write {
 // === impl Writer ===
 
 impl Writer {
-    pub(super) fn new(store: Arc<dyn VectorStore>, blobs: Blobs) -> Self {
-        Self { store, blobs, changes: TaskTracker::new() }
+    pub(super) fn new(store: Arc<dyn VectorStore>, blobs: Blobs, caches: Caches) -> Self {
+        Self { store, blobs, caches, changes: TaskTracker::new() }
     }
 
     pub(super) fn changes(&self) -> TaskTracker {
@@ -62,7 +64,7 @@ impl Writer {
                 None => own.store.upsert(name, vec![point]).await.map(|()| true),
                 Some(expected) => own.store.replace(name, point, expected).await,
             };
-            own.changed(&collection);
+            own.changed(&collection).await;
             if written? {
                 own.drop_files(&collection, old_picture.iter().map(|hash| (&id, hash))).await;
                 return Ok(true);
@@ -85,7 +87,7 @@ impl Writer {
             own.check_uid(&collection).await?;
             let ids = items.iter().map(|item| item.id.clone()).collect();
             let deleted = own.store.delete(collection.name.clone(), ids).await;
-            own.changed(&collection);
+            own.changed(&collection).await;
             deleted?;
             let files =
                 items.iter().filter_map(|item| Some((&item.id, item.content_hash.as_ref()?)));
@@ -96,9 +98,9 @@ impl Writer {
     }
 
     /// Follows each change that searches may see, before it is answered; also one that failed,
-    /// which may have been made all the same. The embedded store counts changes by itself.
-    fn changed(&self, collection: &Collection) {
-        tracing::debug!(collection = %collection.name, "items were changed");
+    /// which may have been made all the same.
+    async fn changed(&self, collection: &Collection) {
+        self.caches.raise(collection).await;
     }
 
     /// While a picture was embedded, the collection may have been removed and one of the same name

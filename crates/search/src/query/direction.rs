@@ -50,7 +50,7 @@ impl Searches {
 
     /// The vector of one part.
     async fn find(&self, source: Source, collection: &Collection) -> Result<Found, Error> {
-        let Source { field, weight, content } = source;
+        let Source { field, weight, content, looked_up } = source;
         let (obtained, field) = match content {
             Content::Vector(vector) => return Ok(Found::given(weight, vector)),
             Content::Item(id) => {
@@ -61,11 +61,13 @@ impl Searches {
                 return Ok(Found { store: asked.elapsed(), ..Found::given(weight, vector) });
             }
             Content::Text(text) => {
-                (self.vectors.of_text(text, collection).await, format!("{field}.text"))
+                let obtained = self.vectors.of_text(text, collection, looked_up).await;
+                (obtained, format!("{field}.text"))
             }
             Content::Image { bytes, hash } => {
                 let ask = Ask { lane: Lane::Interactive, facts: false };
-                let obtained = self.vectors.of_image(bytes, &hash, ask, collection).await;
+                let obtained =
+                    self.vectors.of_image(bytes, &hash, ask, collection, looked_up).await;
                 (obtained, format!("{field}.image"))
             }
         };

@@ -6,10 +6,11 @@ use clipmesh_proto::code::{FieldViolation, Reason};
 use clipmesh_proto::ids::{ContentHash, Fingerprint, ItemId};
 use serde::Serialize;
 
+use crate::cache::{Key, Known};
 use crate::embedder::check_image_bytes;
 use crate::error::Error;
 use crate::store::Collection;
-use crate::vectors::content_hash;
+use crate::vectors::{LookedUp, content_hash};
 
 /// One thing to look for, and how much it counts. A plain query is one part of weight 1.
 #[derive(Clone, Debug)]
@@ -43,6 +44,8 @@ pub(crate) struct Source {
     pub(super) field: String,
     pub(super) weight: f32,
     pub(super) content: Content,
+    /// What the cache was asked of its vector already.
+    pub(super) looked_up: LookedUp,
 }
 
 /// What the vector of a part is made of.
@@ -94,7 +97,7 @@ impl Part {
             }
             Example::Item(id) => Content::Item(id),
         };
-        Ok(Source { field, weight, content })
+        Ok(Source { field, weight, content, looked_up: LookedUp::No })
     }
 }
 
@@ -114,12 +117,29 @@ impl Source {
         Identity { weight: self.weight.to_bits(), content }
     }
 
+    /// What its vector is looked for by in the cache; `None` for what is never embedded.
+    pub(super) fn key(&self, collection: &Collection) -> Option<Key> {
+        match &self.content {
+            Content::Image { hash, .. } => Some(Key::image(&collection.fingerprint, hash)),
+            Content::Text(text) => Some(Key::text(&collection.fingerprint, text)),
+            Content::Vector(_) | Content::Item(_) => None,
+        }
+    }
+
     /// The item that it names, which is not to be its own hit.
     pub(crate) fn item(&self) -> Option<&ItemId> {
         match &self.content {
             Content::Item(id) => Some(id),
             Content::Image { .. } | Content::Text(_) | Content::Vector(_) => None,
         }
+    }
+}
+
+/// Tells sources what the cache had for those of them that have a [`Source::key`], in their order.
+pub(super) fn tell(sources: &mut [Source], collection: &Collection, known: Vec<Option<Known>>) {
+    let embedded = sources.iter_mut().filter(|source| source.key(collection).is_some());
+    for (source, known) in embedded.zip(known) {
+        source.looked_up = LookedUp::Yes(known);
     }
 }
 
@@ -148,7 +168,7 @@ mod tests {
     use super::*;
 
     fn source(weight: f32, content: Content) -> Source {
-        Source { field: "query".to_owned(), weight, content }
+        Source { field: "query".to_owned(), weight, content, looked_up: LookedUp::No }
     }
 
     fn image(bytes: &'static [u8]) -> Content {

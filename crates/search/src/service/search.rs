@@ -141,6 +141,8 @@ fn write_timing(timing: Timing) -> v1::SearchTiming {
         store_ms: ms(timing.store),
         embedding_cached: timing.embedding_cached,
         result_cached: timing.result_cached,
+        cache_ms: ms(timing.cache),
+        cache_bypassed: timing.cache_bypassed,
         ..Default::default()
     }
 }

@@ -66,7 +66,7 @@ impl Transport {
         let authorities = authorities.transpose()?;
         let nodes = config.urls().map(|url| Node::new(url, authorities.as_deref(), config));
         let api_key = config.api_key.as_ref().map(|key| {
-            let mut value = HeaderValue::from_str(key.expose())
+            let mut value = HeaderValue::from_str(key.reveal())
                 .map_err(|_| invalid("`store.qdrant.api_key` has characters of no key"))?;
             value.set_sensitive(true);
             Ok(value)
