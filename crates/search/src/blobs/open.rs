@@ -27,6 +27,14 @@ enum Address<'a> {
     Azure(&'a str, &'a str),
 }
 
+/// How long calls may take, and how often they are repeated.
+#[derive(Debug)]
+struct Bounds {
+    /// Of one attempt, in the notation of the library's settings.
+    timeout: String,
+    retries: RetryConfig,
+}
+
 /// What is wrong with an address, to stand behind its name.
 pub(super) fn fault(url: &str) -> Option<String> {
     Address::read(url).err().map(|message| format!("{message}, unlike `{url}`"))
@@ -40,30 +48,29 @@ pub(super) fn folder(path: &Path, sync_writes: bool) -> Result<Arc<dyn ObjectSto
     Ok(Arc::new(store.with_automatic_cleanup(true).with_fsync(sync_writes)))
 }
 
-/// Opens what an address leads to. Nothing is asked of it yet.
+/// Opens what an address leads to. Nothing is asked of it yet. The cryptography of the process must
+/// have been chosen before.
 pub(super) fn url(url: &str, config: &Config) -> Result<Arc<dyn ObjectStore>, Error> {
     let address = Address::read(url).map_err(|message| object_store::Error::Generic {
         store: "URL",
         source: format!("`blobs.url` {message}").into(),
     })?;
-    if !matches!(address, Address::Folder(_)) {
-        // One that is installed already is as good.
-        rustls::crypto::ring::default_provider().install_default().ok();
-    }
     Ok(match address {
         Address::Folder(path) => folder(path, config.sync_writes)?,
         Address::S3(bucket, prefix) => s3(AmazonS3Builder::from_env(), bucket, prefix, config)?,
         Address::Google(bucket, prefix) => {
-            let timeout = GoogleConfigKey::Client(ClientConfigKey::Timeout);
+            let Bounds { timeout, retries } = Bounds::of(config);
+            let key = GoogleConfigKey::Client(ClientConfigKey::Timeout);
             let builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
-            let builder = builder.with_config(timeout, text(config.timeout));
-            prefixed(builder.with_retry(retries(config)).build()?, prefix)
+            let builder = builder.with_config(key, timeout).with_retry(retries);
+            prefixed(builder.build()?, prefix)
         }
         Address::Azure(container, prefix) => {
-            let timeout = AzureConfigKey::Client(ClientConfigKey::Timeout);
+            let Bounds { timeout, retries } = Bounds::of(config);
+            let key = AzureConfigKey::Client(ClientConfigKey::Timeout);
             let builder = MicrosoftAzureBuilder::from_env().with_container_name(container);
-            let builder = builder.with_config(timeout, text(config.timeout));
-            prefixed(builder.with_retry(retries(config)).build()?, prefix)
+            let builder = builder.with_config(key, timeout).with_retry(retries);
+            prefixed(builder.build()?, prefix)
         }
     })
 }
@@ -75,9 +82,10 @@ pub(super) fn s3(
     prefix: &str,
     config: &Config,
 ) -> Result<Arc<dyn ObjectStore>, Error> {
-    let timeout = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
-    let builder = builder.with_bucket_name(bucket).with_config(timeout, text(config.timeout));
-    Ok(prefixed(builder.with_retry(retries(config)).build()?, prefix))
+    let Bounds { timeout, retries } = Bounds::of(config);
+    let key = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
+    let builder = builder.with_bucket_name(bucket).with_config(key, timeout).with_retry(retries);
+    Ok(prefixed(builder.build()?, prefix))
 }
 
 fn prefixed(store: impl ObjectStore, prefix: &str) -> Arc<dyn ObjectStore> {
@@ -87,22 +95,22 @@ fn prefixed(store: impl ObjectStore, prefix: &str) -> Arc<dyn ObjectStore> {
     Arc::new(PrefixStore::new(store, Location::from(prefix)))
 }
 
-fn retries(config: &Config) -> RetryConfig {
-    RetryConfig {
-        backoff: BackoffConfig {
+// === impl Bounds ===
+
+impl Bounds {
+    fn of(config: &Config) -> Self {
+        let backoff = BackoffConfig {
             init_backoff: Duration::from_millis(100),
             max_backoff: Duration::from_secs(5),
             base: 2.0,
-        },
-        max_retries: if config.retry_timeout.is_zero() { 0 } else { MAX_RETRIES },
-        retry_timeout: config.retry_timeout,
+        };
+        let max_retries = if config.retry_timeout.is_zero() { 0 } else { MAX_RETRIES };
+        let retries = RetryConfig { backoff, max_retries, retry_timeout: config.retry_timeout };
+        Self { timeout: format!("{}ms", config.timeout.as_millis()), retries }
     }
 }
 
-/// In the notation of the library's settings.
-fn text(duration: Duration) -> String {
-    format!("{}ms", duration.as_millis())
-}
+// === impl Address ===
 
 impl<'a> Address<'a> {
     fn read(url: &'a str) -> Result<Self, &'static str> {
@@ -155,6 +163,7 @@ mod tests {
 
     #[test]
     fn time_outs_are_told_as_the_library_reads_them() {
+        rustls::crypto::ring::default_provider().install_default().ok();
         let config = Config { timeout: Duration::from_millis(1_500), ..Config::default() };
         let builder = AmazonS3Builder::new().with_region("here");
         let store = s3(builder, "pictures", "", &config);

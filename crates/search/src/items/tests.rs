@@ -10,22 +10,24 @@ use tempfile::TempDir;
 use super::*;
 use crate::blobs;
 use crate::cache::config::Config as CacheConfig;
-use crate::embedder::{self, Embedder};
-use crate::filter::Field;
-use crate::item::{Etag, Scalar};
+use crate::embedder::{self, Embedder, Lane};
+use crate::item::Value;
 use crate::store::contract::{id, name, new_collection, point};
 use crate::store::exact::Exact;
 use crate::store::index::{FieldIndex, VectorIndex};
 use crate::store::{
-    Answer, Facet, Group, Grouped, Hit, NewCollection, Ordered, Record, Search, Status,
+    self, Answer, Group, Grouped, Hit, NewCollection, Ordered, Page, Point, Search, Status,
 };
 
-/// A store over a disk that can break: what is written can be read, but is not there for good.
+/// A store over a disk that can break: what is written can be read, but is not there for good. It
+/// may be written to by others, too.
 #[derive(Debug, Default)]
 struct Fragile {
     exact: Exact,
     is_broken: AtomicBool,
     syncs: AtomicUsize,
+    /// Changes that others are about to make, each just before one that is to be made here.
+    rivals: AtomicUsize,
 }
 
 impl Fragile {
@@ -95,6 +97,17 @@ impl VectorStore for Fragile {
 
     fn replace(&self, name: CollectionName, point: Point, expected: Etag) -> Answer<'_, bool> {
         async {
+            let rivals = self.rivals.load(Ordering::SeqCst);
+            if rivals > 0 {
+                self.rivals.store(rivals - 1, Ordering::SeqCst);
+                let exact: &dyn VectorStore = &self.exact;
+                let found = exact.point(name.clone(), point.item.id.clone()).await?;
+                let mut other = found.expect("there");
+                (_, other.item.update_time) = intake::times_after(&other.item);
+                let number = Value::One(Scalar::Number(rivals as f64));
+                other.item.metadata.insert("rival".to_owned(), number);
+                self.exact.upsert(name.clone(), vec![other]).await?;
+            }
             let replaced = self.exact.replace(name, point, expected).await?;
             self.disk().map(|()| replaced)
         }
@@ -183,4 +196,40 @@ async fn an_item_is_not_acknowledged_before_it_is_there_for_good() {
         items.index(&name("c"), incoming, Lane::Interactive).await.expect("acknowledged");
     assert_eq!(outcome, Outcome::Unchanged, "it was there already");
     assert_eq!(store.syncs.load(Ordering::SeqCst), 2, "made sure of before each answer");
+}
+
+fn change(uri: &str) -> Change {
+    Change { uri: Some(uri.to_owned()), ..Change::default() }
+}
+
+#[tokio::test]
+async fn a_change_begins_anew_when_another_process_was_faster() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let store = Arc::new(Fragile::default());
+    let items = items(store.clone(), &folder);
+    store.create(new_collection("c")).await.expect("made");
+    store.upsert(name("c"), vec![point("a", [1.0; 4])]).await.expect("stored");
+
+    store.rivals.store(3, Ordering::SeqCst);
+    let changed = items.update(name("c"), id("a"), change("1"), None).await.expect("at last");
+    assert_eq!(changed.uri, "1", "changed");
+    let rival = changed.metadata.get("rival");
+    assert_eq!(rival, Some(&Value::One(Scalar::Number(1.0))), "on top of what the others changed");
+
+    store.rivals.store(1, Ordering::SeqCst);
+    let etag = Some(changed.etag());
+    let refused = items.update(name("c"), id("a"), change("2"), etag.clone()).await;
+    assert!(matches!(refused, Err(Error::EtagMismatch { .. })), "not as it was: {refused:?}");
+    let refused = items.delete(name("c"), id("a"), etag).await;
+    assert!(matches!(refused, Err(Error::EtagMismatch { .. })), "not as it was: {refused:?}");
+
+    store.rivals.store(1, Ordering::SeqCst);
+    let found = items.get(name("c"), id("a"), false).await.expect("there").item;
+    let refused = items.delete(name("c"), id("a"), Some(found.etag())).await;
+    assert!(matches!(refused, Err(Error::EtagMismatch { .. })), "at the last moment: {refused:?}");
+    assert!(items.get(name("c"), id("a"), false).await.is_ok(), "it is there");
+
+    store.rivals.store(100, Ordering::SeqCst);
+    let refused = items.update(name("c"), id("a"), change("3"), None).await;
+    assert!(matches!(refused, Err(Error::EtagMismatch { .. })), "it does not try for ever");
 }

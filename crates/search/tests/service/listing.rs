@@ -123,7 +123,7 @@ async fn a_filter_without_an_index_is_told() {
     let slow = vec!["metadata.rating".to_owned()];
     assert_eq!(unindexed(&mut clients).await, [slow.clone(), slow.clone(), slow], "it is slow");
     index_field(&mut clients, "metadata.rating", v1::FieldIndexKind::Float).await;
-    assert_eq!(unindexed(&mut clients).await, [vec![], vec![], vec![]], "it is quick");
+    assert_eq!(unindexed(&mut clients).await, <[Vec<String>; 3]>::default(), "it is quick");
 }
 
 #[tokio::test]
