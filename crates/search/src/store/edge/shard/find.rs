@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use qdrant_edge::{
     EdgeShardRead as _, FacetRequestBuilder, FacetValue, Filter as EngineFilter,
     GroupRequestBuilder, NamedQuery, PointId, QueryEnum, QueryRequestBuilder, Record as Retrieved,
-    RetrieveRequestBuilder, ScoredPoint, ScoringQuery, SearchParams, SearchRequestBuilder,
-    SparseVector, VectorInternal, WithPayloadInterface,
+    RetrieveRequestBuilder, ScoredPoint, ScoringQuery, SearchRequestBuilder, SparseVector,
+    VectorInternal, WithPayloadInterface,
 };
 use serde_json::Value as Json;
 
