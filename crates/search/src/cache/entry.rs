@@ -136,10 +136,11 @@ fn open(mut bytes: Bytes) -> Option<(Bytes, Duration)> {
 #[cfg(test)]
 mod tests {
     use clipmesh_proto::Embedding;
+    use clipmesh_proto::ids::{PerceptualHash, PixelHash};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::embedder::ImageInfo;
+    use crate::embedder::{Hashes, ImageInfo};
 
     const COST: Duration = Duration::from_micros(1_234);
     const NOW: Generation = Generation { store: 3, counter: 5 };
@@ -148,7 +149,15 @@ mod tests {
     fn vectors_come_back_as_they_were() {
         let embedded = Embedded {
             vector: Embedding::new(vec![0.1, -0.7, 3.0]).expect("a direction"),
-            image: Some(ImageInfo { width: 3, height: 2, format: "png".to_owned() }),
+            image: Some(ImageInfo {
+                width: 3,
+                height: 2,
+                format: "png".to_owned(),
+                hashes: Some(Hashes {
+                    pixel: PixelHash::of(1, 1, &[1, 2, 3]),
+                    perceptual: PerceptualHash::from(u64::MAX - 7),
+                }),
+            }),
             thumbnail: Some(Bytes::from_static(b"a picture")),
         };
         let bytes = Known::Embedded(embedded.clone()).encode(COST);
