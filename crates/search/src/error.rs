@@ -47,6 +47,8 @@ pub(crate) enum Error {
     EmbedderUnavailable(String),
     #[error("the time for the embedding is up")]
     DeadlineExceeded,
+    #[error("the vector store is busy")]
+    StoreBusy,
     #[error("the vector store does not answer: {0}")]
     StoreUnavailable(String),
     #[error("the object store does not answer: {0}")]
@@ -120,9 +122,8 @@ impl From<store::Error> for Error {
             store::Error::WrongDimension { .. } => Self::Internal(error.to_string()),
             store::Error::NoAlias(alias) => Self::NoAlias(alias),
             store::Error::NotIndexed(field) => Self::NotIndexed(field),
-            store::Error::Busy | store::Error::TimedOut => {
-                Self::StoreUnavailable(error.to_string())
-            }
+            store::Error::Busy => Self::StoreBusy,
+            store::Error::TimedOut => Self::StoreUnavailable(error.to_string()),
             store::Error::Failed(why) => Self::StoreUnavailable(why),
         }
     }
@@ -161,6 +162,7 @@ impl From<Error> for Status {
             }
             Error::TooManyToCompare { .. } => code::precondition(text, "TOO_MANY_ITEMS", "filter"),
             Error::EmbedderBusy { retry_after } => code::busy(text, retry_after),
+            Error::StoreBusy => code::busy(text, RETRY_AFTER),
             Error::EmbedderUnavailable(_) => code::unavailable(text, RETRY_AFTER),
             Error::DeadlineExceeded => Self::deadline_exceeded(text),
             // What exactly failed is for the operator.
@@ -207,6 +209,8 @@ mod tests {
             (Error::TooManyToCompare { count: 9, max: 8 }, Code::FailedPrecondition),
             (Error::CollectionExists(name.clone()), Code::AlreadyExists),
             (Error::EmbedderBusy { retry_after: RETRY_AFTER }, Code::ResourceExhausted),
+            (store::Error::Busy.into(), Code::ResourceExhausted),
+            (store::Error::TimedOut.into(), Code::Unavailable),
             (Error::EmbedderUnavailable(String::new()), Code::Unavailable),
             (Error::DeadlineExceeded, Code::DeadlineExceeded),
             (Error::StoreUnavailable(String::new()), Code::Unavailable),
