@@ -172,16 +172,21 @@ impl Searches {
     /// Finds the items nearest to a query, best first.
     pub(crate) async fn search(&self, request: Request) -> Result<Answer, Error> {
         let nothing = || Err(Error::Internal("a search has no answer".to_owned()));
-        self.search_all(vec![request]).await.pop().unwrap_or_else(nothing)
+        self.search_all(vec![Ok(request)]).await.pop().unwrap_or_else(nothing)
     }
 
-    /// Answers several searches, each by itself and in their order.
-    pub(crate) async fn search_all(&self, requests: Vec<Request>) -> Vec<Result<Answer, Error>> {
+    /// Answers several searches, each by itself and in their order; those that could not be read
+    /// with what is wrong with them.
+    pub(crate) async fn search_all(
+        &self,
+        requests: Vec<Result<Request, FieldViolation>>,
+    ) -> Vec<Result<Answer, Error>> {
         let start = Instant::now();
         let collections = self.resolve_all(&requests).await;
-        let steps = requests.into_iter().map(|request| {
+        let steps = requests.into_iter().map(async |request| {
+            let request = request?;
             let collection = collections[&request.collection].as_ref();
-            async move { self.prepare(request, collection.map_err(Clone::clone)?).await }
+            self.prepare(request, collection.map_err(Clone::clone)?).await
         });
         let mut answers = Vec::new();
         let mut open = Vec::new();
@@ -218,9 +223,10 @@ impl Searches {
 
     async fn resolve_all(
         &self,
-        requests: &[Request],
+        requests: &[Result<Request, FieldViolation>],
     ) -> BTreeMap<CollectionName, Result<Collection, store::Error>> {
-        let names: BTreeSet<_> = requests.iter().map(|request| &request.collection).collect();
+        let names: BTreeSet<_> =
+            requests.iter().flatten().map(|request| &request.collection).collect();
         let resolved = names.into_iter().map(async |name| {
             let collection = self.store.resolve(name.clone()).await;
             (name.clone(), collection)
@@ -244,9 +250,10 @@ impl Searches {
         }
         part::tell(&mut sources, collection, looked_up.vectors);
         let exclude = sources.iter().filter_map(Source::item).cloned().collect();
-        let direction = match sources.is_empty() {
-            true => None,
-            false => Some(self.direction(sources, collection).await?),
+        let direction = if sources.is_empty() {
+            None
+        } else {
+            Some(self.direction(sources, collection).await?)
         };
         let timing = direction.as_ref().map(Direction::timing).unwrap_or_default();
         let vector = direction.map(|direction| direction.vector);

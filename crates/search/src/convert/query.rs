@@ -1,8 +1,6 @@
 //! What a search or a vote looks for, as `search.proto` has it.
 
-use clipmesh_proto::Embedding;
 use clipmesh_proto::code::{FieldViolation, Reason};
-use clipmesh_proto::embedding;
 use clipmesh_proto::search::v1;
 use clipmesh_proto::search::v1::query::Kind;
 use clipmesh_proto::search::v1::query_part::Kind as PartKind;
@@ -80,24 +78,11 @@ fn read_example(field: &str, kind: PartKind) -> Result<Example, FieldViolation> 
         PartKind::Text(text) if text.is_empty() => empty("text"),
         PartKind::Text(text) => Ok(Example::Text(text)),
         PartKind::ItemId(id) => super::item_id(&format!("{field}.item_id"), id).map(Example::Item),
-        PartKind::Vector(vector) => read_vector(&format!("{field}.vector"), vector),
+        PartKind::Vector(vector) => {
+            let (values, fingerprint) = super::vector(&format!("{field}.vector"), vector)?;
+            Ok(Example::Vector { values, fingerprint })
+        }
     }
-}
-
-fn read_vector(field: &str, vector: v1::VectorQuery) -> Result<Example, FieldViolation> {
-    let fingerprint = match vector.model_fingerprint {
-        text if text.is_empty() => None,
-        text => Some(super::fingerprint(&format!("{field}.model_fingerprint"), text)?),
-    };
-    let values = Embedding::new(vector.values).map_err(|error| {
-        let reason = match error {
-            embedding::Error::Empty => Reason::Empty,
-            embedding::Error::NotFinite { .. } => Reason::NotFinite,
-            embedding::Error::Zero => Reason::OutOfRange,
-        };
-        FieldViolation::new(format!("{field}.values"), reason, error.to_string())
-    })?;
-    Ok(Example::Vector { values, fingerprint })
 }
 
 #[cfg(test)]

@@ -178,3 +178,14 @@ async fn the_collection_is_looked_for_before_the_stream_begins() {
         assert_eq!(groups(&duplicates, question(kind)).await, [[""; 0]; 0], "of nothing");
     }
 }
+
+#[tokio::test]
+async fn more_items_than_are_compared_are_refused_with_their_number() {
+    let all = (0..=MAX_ITEMS).map(|i| picture(&format!("{i:06}"), i as f32, |_| {}));
+    let duplicates = with(all.collect()).await;
+    let error = duplicates.find(near(0.9)).await.map(drop).expect_err("too many");
+    assert!(error.to_string().contains("100001 items"), "how many there are: {error}");
+    let one = || must(Field::Id, Test::Match(string("000001")));
+    let few = duplicates.find(Question { filter: one(), ..near(0.9) }).await;
+    assert!(few.is_ok(), "only those count that pass");
+}

@@ -54,17 +54,7 @@ impl SearchService for Service {
         request: Request<v1::SearchBatchRequest>,
     ) -> Result<Response<v1::SearchBatchResponse>, Status> {
         let searches = convert::search::read_batch(request.into_inner())?;
-        // Those that can't be taken keep their places.
-        let (places, sound): (Vec<_>, Vec<_>) = searches
-            .into_iter()
-            .map(|search| search.map_or_else(|error| (Some(error), None), |one| (None, Some(one))))
-            .unzip();
-        let sound = sound.into_iter().flatten().collect();
-        let mut answers = self.searches.search_all(sound).await.into_iter();
-        let answers = places.into_iter().filter_map(|refused| match refused {
-            Some(violation) => Some(Err(violation.into())),
-            None => answers.next(),
-        });
+        let answers = self.searches.search_all(searches).await;
         Ok(Response::new(batch(answers, self.max_message_len)))
     }
 
@@ -100,12 +90,9 @@ impl SearchService for Service {
 
 /// The answer of a batch. What does not fit into one message any more is answered with an error, so
 /// that the others arrive.
-fn batch(
-    answers: impl Iterator<Item = Result<Answer, Error>>,
-    max_message_len: usize,
-) -> v1::SearchBatchResponse {
+fn batch(answers: Vec<Result<Answer, Error>>, max_message_len: usize) -> v1::SearchBatchResponse {
     let mut left = max_message_len;
-    let results = answers.enumerate().map(|(i, answer)| {
+    let results = answers.into_iter().enumerate().map(|(i, answer)| {
         let place = format!("searches[{i}]");
         let response = answer.map(timed).and_then(|response| {
             let needed = response.encoded_len() + RESULT_OVERHEAD_BYTES;
@@ -163,8 +150,8 @@ mod tests {
 
     #[test]
     fn a_batch_holds_what_fits_into_a_message() {
-        let answers = [10, 100, 10, 10].map(|hits| Ok(answer(hits)));
-        let response = batch(answers.into_iter(), 16 << 10);
+        let answers = [10, 100, 10, 10].map(|hits| Ok(answer(hits))).to_vec();
+        let response = batch(answers, 16 << 10);
         assert!(response.encoded_len() <= 16 << 10, "{} bytes", response.encoded_len());
         let told = response.results.iter().map(|result| match &result.outcome {
             Some(Outcome::Response(response)) => Ok(response.hits.len()),
