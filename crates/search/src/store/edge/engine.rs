@@ -27,6 +27,13 @@ const SCALAR_QUANTILE: f32 = 0.99;
 
 const BYTES_PER_KIB: usize = 1024;
 
+/// Graphs that are aimed at, up to [`MAX_SEGMENT_KIB`]: a search walks through each of them. The
+/// engine would have one for every two CPUs.
+const SEGMENTS: usize = 2;
+/// The most vectors of one graph: half a million of 512 floats. More of them are built into another,
+/// since adding to a graph means to copy what it is on.
+const MAX_SEGMENT_KIB: usize = 1_000_000;
+
 /// The engine of one collection, which can be closed and opened again behind its users' backs.
 #[derive(Debug)]
 pub(super) struct Engine {
@@ -134,6 +141,8 @@ fn quantization(wanted: Quantization) -> Option<QuantizationConfig> {
 fn optimizers(dimension: usize, config: &Config) -> EdgeOptimizersConfig {
     EdgeOptimizersConfig {
         indexing_threshold: Some(kib_of(config.optimize_after.get(), dimension)),
+        default_segment_number: Some(SEGMENTS),
+        max_segment_size: Some(MAX_SEGMENT_KIB),
         ..EdgeOptimizersConfig::default()
     }
 }

@@ -94,9 +94,11 @@ impl Shard {
         if search.exact || !is_indexed || matches!(search.target, Target::Words(_)) {
             return Ok(Way::Scan);
         }
-        let request = CountRequestBuilder::new().exact(false).filter(filter.clone()).build();
-        let (passing, total) =
-            self.engine.run(|shard| Ok((shard.count(request)?, shard.info()?.points_count)))?;
+        let about = || CountRequestBuilder::new().exact(false);
+        let (passing, total) = self.engine.run(|shard| {
+            let passing = shard.count(about().filter(filter.clone()).build())?;
+            Ok((passing, shard.count(about().build())?))
+        })?;
         Ok(Way::through(passing, total, effort, &self.config))
     }
 }
