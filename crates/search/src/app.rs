@@ -15,7 +15,7 @@ use tonic::server::NamedService;
 use crate::blobs::{self, Blobs};
 use crate::cache::Caches;
 use crate::collections::Collections;
-use crate::config::{Config, StoreKind};
+use crate::config::{CacheKind, Config, StoreKind};
 use crate::embedder::Embedder;
 use crate::items::{self, Items};
 use crate::query::Searches;
@@ -88,6 +88,12 @@ impl App {
         }
 
         let caches = Caches::new(&config.cache).map_err(Error::Cache)?;
+        if config.store.kind == StoreKind::Qdrant && config.cache.kind == CacheKind::Memory {
+            tracing::info!(
+                "answers are not cached: others may write to Qdrant, and a cache in this process \
+                 would not learn of it; `cache.kind = \"redis\"` would"
+            );
+        }
 
         let parts = Parts { store: Arc::clone(&store), blobs, embedder, caches: caches.clone() };
         let (server, changes) = serve(&config, &parts);

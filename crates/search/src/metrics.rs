@@ -143,3 +143,25 @@ pub(crate) fn item_indexed(outcome: &'static str) {
 pub(crate) fn thumbnail_failed() {
     counter!(THUMBNAIL_FAILURES).increment(1);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// The table of every metric, for operators.
+    const DOCUMENT: &str = include_str!("../../../docs/operations/metrics.md");
+
+    /// Everything in quotation marks of this kind that is named after this service.
+    fn names(text: &str, quote: char) -> BTreeSet<&str> {
+        text.split(quote).filter(|part| part.starts_with("clipmesh_search_")).collect()
+    }
+
+    #[test]
+    fn every_metric_is_told_to_operators() {
+        let measured = names(include_str!("metrics.rs"), '"');
+        // What this test looks for is not measured.
+        let measured: BTreeSet<_> =
+            measured.into_iter().filter(|name| !name.ends_with('_')).collect();
+        assert_eq!(measured, names(DOCUMENT, '`'), "one row for each, and none for what is gone");
+    }
+}

@@ -59,7 +59,8 @@ impl Caches {
         let start = Instant::now();
         let uid = &collection.uid;
         let (key, counter) = (Key::answer(uid, query), Key::generation(uid));
-        let is_asked = self.keeps_answers(collection) && !self.0.raises.is_pending(counter);
+        let is_kept = self.keeps_answers(collection);
+        let is_asked = is_kept && !self.0.raises.is_pending(counter);
         let mut keys = Vec::with_capacity(vectors.len() + 2);
         if is_asked {
             keys.extend([counter, key]);
@@ -75,7 +76,9 @@ impl Caches {
             Reading::bypassed()
         };
         self.0.tally.answers(uid).add(reading.outcome);
-        self.0.hot.lock().asked(uid, key, start);
+        if is_kept {
+            self.0.hot.lock().asked(uid, key, start);
+        }
         let mut next = || values.next().flatten();
         let vectors = vectors.iter().map(|_| self.read_vector(next(), is_reached)).collect();
         let generation = reading.generation.filter(|_| {

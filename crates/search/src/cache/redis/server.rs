@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -99,6 +100,41 @@ impl Drop for Server {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// A server that speaks TLS, too, and its address. `certificate.pem` in the folder is what no system
+/// trusts by itself.
+pub(crate) fn with_tls() -> (Server, String, TempDir) {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = |name| folder.path().join(name);
+    let (certificate, key) = (file("certificate.pem"), file("key.pem"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
+        .args(["-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-out"])
+        .arg(&certificate)
+        .arg("-keyout")
+        .arg(&key)
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.expect("openssl, which `tools/setup test` installs").success(), "a certificate");
+    let port = free_port().to_string();
+    let path = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    let (certificate_path, key_path) = (path(&certificate), path(&key));
+    let server = Server::with(&[
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &certificate_path,
+        "--tls-key-file",
+        &key_path,
+        "--tls-ca-cert-file",
+        &certificate_path,
+        "--tls-auth-clients",
+        "no",
+    ]);
+    (server, format!("rediss://127.0.0.1:{port}"), folder)
 }
 
 /// Three servers that share the keys among them.

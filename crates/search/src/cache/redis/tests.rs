@@ -1,6 +1,6 @@
 //! The cache over real servers, well and ill.
 
-use super::server::{Server, cluster, sentinel};
+use super::server::{Server, cluster, sentinel, with_tls};
 use super::*;
 use crate::cache::contract::{self, eventually};
 
@@ -183,4 +183,35 @@ async fn a_server_that_stands_still_is_left_alone_and_found_again() {
     eventually("it is left alone", is_left_alone).await;
     server.go_on();
     reached(&cache).await;
+}
+
+/// Where the server of a test in another process listens.
+const URL: &str = "CLIPMESH_TEST_REDISS_URL";
+
+#[tokio::test]
+async fn a_certificate_must_be_one_that_the_system_trusts() {
+    let (server, url, folder) = with_tls();
+    let config = Config { url: url.clone(), ..server.config() };
+    let outcome = cache(&config).fetch(vec![key("a")]).await;
+    assert_eq!(outcome, Err(Bypassed), "anyone could have made it");
+    // What the system trusts is asked once in a process, so that another one is needed.
+    let name = "cache::redis::tests::asks_over_tls_where_another_test_tells";
+    let trusting = std::process::Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "--ignored", name])
+        .env("SSL_CERT_FILE", folder.path().join("certificate.pem"))
+        .env(URL, url)
+        .output();
+    let output = trusting.expect("it runs");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "a trusted one opens: {told}");
+}
+
+#[tokio::test]
+#[ignore = "run by the test above, which starts its server"]
+async fn asks_over_tls_where_another_test_tells() {
+    let url = std::env::var(URL).expect("told by the other test");
+    let config = Config { url, connect_timeout: LONG, ..Config::default() };
+    let cache = cache(&Config { timeout: Duration::from_millis(500), ..config });
+    reached(&cache).await;
+    contract::run(&cache).await;
 }
