@@ -90,11 +90,8 @@ impl Command {
     pub(crate) async fn run(self) -> Result<(), Error> {
         // It takes as long as there are pictures; what is bounded is the wait for the next group.
         let mesh = Mesh::for_streams(&self.connection)?;
-        let mut groups = self.within(mesh.search().find_duplicates(self.request())).await;
-        let mut groups = match &mut groups {
-            Ok(answer) => answer.get_mut(),
-            Err(status) => return Err(mesh.error(status.clone())),
-        };
+        let answer = self.within(mesh.search().find_duplicates(self.request())).await;
+        let mut groups = answer.map_err(|status| mesh.error(status))?.into_inner();
         let mut found = Vec::new();
         let mut count = 0;
         while let Some(group) = self.next(&mut groups).await.map_err(|status| mesh.error(status))? {

@@ -73,8 +73,8 @@ pub(crate) struct Command {
     #[arg(long, value_name = "URL", requires = "store")]
     qdrant_url: Option<String>,
 
-    /// Where answers and vectors of queries are kept to spare work: `memory`, of this process, or
-    /// `redis`, a server. Default: memory.
+    /// Where answers and vectors of queries are kept to spare work: `memory`, of this process,
+    /// `redis`, a server, or `off`. Default: memory.
     #[arg(long, value_name = "ENGINE")]
     cache: Option<String>,
 
