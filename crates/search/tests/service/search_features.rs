@@ -205,7 +205,7 @@ async fn diverse_hits_differ_from_one_another() {
     };
     let plain = ids(&search(&mut clients, two(0.0)).await);
     assert_eq!(plain, ["crimson", "red"], "the nearest are twins");
-    let response = search(&mut clients, two(0.5)).await;
+    let response = search(&mut clients, two(0.3)).await;
     assert_eq!(ids(&response), ["crimson", "orange"], "the twin of the first is left out");
     let plain = search(&mut clients, two(0.0)).await;
     assert!(response.hits[1].score < plain.hits[1].score, "scores are similarities");

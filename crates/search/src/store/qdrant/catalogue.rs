@@ -234,10 +234,23 @@ impl Inner {
     }
 
     async fn make_index(&self, name: &CollectionName, index: &FieldIndex) -> Result<(), Error> {
-        let (path, schema) = lower::index(index);
         // A field that every collection has is seldom filtered by, and links for all of them cost
         // more to build than the rest of the graph. Who chose a field filters by it.
         let links = Some(Indexes::built_in(&index.field).is_none());
+        // The one that the index is known again by comes last, so that it is there if all are.
+        for (path, schema) in lower::indexes(index).into_iter().rev() {
+            self.make_path_index(name, path, schema, links).await?;
+        }
+        Ok(())
+    }
+
+    async fn make_path_index(
+        &self,
+        name: &CollectionName,
+        path: String,
+        schema: Schema,
+        links: Option<bool>,
+    ) -> Result<(), Error> {
         let request = CreateFieldIndexCollection {
             collection_name: self.outer_name(name),
             wait: Some(true),
@@ -253,14 +266,17 @@ impl Inner {
     }
 
     async fn drop_index(&self, name: &CollectionName, index: &FieldIndex) -> Result<(), Error> {
-        let request = DeleteFieldIndexCollection {
-            collection_name: self.outer_name(name),
-            wait: Some(true),
-            field_name: lower::index(index).0,
-            ..DeleteFieldIndexCollection::default()
-        };
-        let answer = self.builders.1.clone().delete_field_index(request).await;
-        completed(answer.map_err(|status| failed_on(name, &status))?.into_inner().result)
+        for (path, _) in lower::indexes(index) {
+            let request = DeleteFieldIndexCollection {
+                collection_name: self.outer_name(name),
+                wait: Some(true),
+                field_name: path,
+                ..DeleteFieldIndexCollection::default()
+            };
+            let answer = self.builders.1.clone().delete_field_index(request).await;
+            completed(answer.map_err(|status| failed_on(name, &status))?.into_inner().result)?;
+        }
+        Ok(())
     }
 
     pub(super) async fn set_alias(
