@@ -5,7 +5,7 @@
 use uuid::Uuid;
 
 use super::index::{FieldIndex, Indexes, Kind};
-use super::payload::{self, FLOATS, FOLDED, METADATA, TIMES, WORDS};
+use super::payload::{self, FOLDED, METADATA, NUMBERS, TIMES, WORDS};
 use crate::filter::{Circle, Clause, Condition, Field, Filter, Range, Test, fold_case};
 use crate::item::Scalar;
 
@@ -92,19 +92,28 @@ pub(super) fn index(index: &FieldIndex) -> (String, Schema) {
 pub(super) fn indexes(own: &FieldIndex) -> Vec<(String, Schema)> {
     let mut all = vec![index(own)];
     if is_split(&own.field, Some(own.kind)) {
-        all.push((floats(&own.field), Schema::Float));
+        all.push((numbers(&own.field), Schema::Float));
     }
     all
 }
 
-/// Whether some numbers of a field are in an index of integers and the others beside it. The
-/// numbers among the facts of an item are all integers.
+/// The path that items are put in order by, where there is this index.
+pub(super) fn order(index: &FieldIndex) -> String {
+    if is_split(&index.field, Some(index.kind)) {
+        numbers(&index.field)
+    } else {
+        self::index(index).0
+    }
+}
+
+/// Whether an index of integers may not know all numbers of a field, so that there is another of
+/// all of them beside it. The numbers among the facts of an item are all integers.
 fn is_split(field: &Field, kind: Option<Kind>) -> bool {
     kind == Some(Kind::Integer) && matches!(field, Field::Metadata(_))
 }
 
-fn floats(field: &Field) -> String {
-    format!("{FLOATS}.{}", path(field))
+fn numbers(field: &Field) -> String {
+    format!("{NUMBERS}.{}", path(field))
 }
 
 /// A filter in the terms of payloads; `None` if it passes everything.
@@ -213,13 +222,9 @@ fn one_of(field: &Field, wanted: &[Scalar], indexes: &Indexes) -> Question {
 
 /// A field that is a number within these bounds.
 fn in_range(field: &Field, range: &Range, indexes: &Indexes) -> Question {
-    let range = lasting(range);
-    let own = Question::Range { path: path(field), range };
-    if !is_split(field, indexes.kind(field)) {
-        return own;
-    }
-    let should = vec![own, Question::Range { path: floats(field), range }];
-    Question::All(Clauses { should, ..Clauses::default() })
+    let is_split = is_split(field, indexes.kind(field));
+    let path = if is_split { numbers(field) } else { path(field) };
+    Question::Range { path, range: lasting(range) }
 }
 
 fn not(question: Question) -> Question {

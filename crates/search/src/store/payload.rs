@@ -9,7 +9,7 @@
 //! folded { .. }                  all strings once more without letter case, for `text`
 //! words { .. }                   the different words of all strings, for `words`
 //! times { .. }                   strings that are times, in microseconds, for `time_range`
-//! floats { .. }                  numbers that are not kept as integers
+//! numbers { .. }                 all numbers of metadata once more, for bounds and order
 //! bits { NAME: integer }         numbers that decimal notation would change
 //! ```
 //!
@@ -17,8 +17,9 @@
 //! depend on the store, nor on whether there is an index.
 //!
 //! Whole numbers are kept as integers, so that they can be matched. An index of integers knows no
-//! other numbers, so these have a place of their own beside it. The engine writes payloads as JSON and reads floats back faster than exactly: some come back one unit in the last place off.
-//! So a float is kept in a form that survives, filters are translated to the same form, and the
+//! other numbers, so bounds and order go by another beside it, which knows all. The engine writes
+//! payloads as JSON and reads floats back faster than exactly: some come back one unit in the last
+//! place off. So a float is kept in a form that survives, filters are translated to the same form, and the
 //! float itself is kept beside it as the integer that has its bits.
 
 use std::str::FromStr;
@@ -46,8 +47,8 @@ pub(super) const FOLDED: &str = "folded";
 pub(super) const WORDS: &str = "words";
 /// Where strings that are times are, as numbers.
 pub(super) const TIMES: &str = "times";
-/// Where numbers that are no integers are once more.
-pub(super) const FLOATS: &str = "floats";
+/// Where all numbers of metadata are once more.
+pub(super) const NUMBERS: &str = "numbers";
 /// What conditional writes go by.
 pub(super) const ETAG: &str = "etag";
 const BITS: &str = "bits";
@@ -116,14 +117,14 @@ struct Forms {
     folded: Map<String, Json>,
     words: Map<String, Json>,
     times: Map<String, Json>,
-    floats: Map<String, Json>,
+    numbers: Map<String, Json>,
 }
 
 impl Forms {
     fn add(&mut self, key: &str, value: &Value) {
-        let floats: Vec<_> = value.elements().iter().filter_map(float).collect();
-        if !floats.is_empty() {
-            self.floats.insert(key.to_owned(), json!(floats));
+        let numbers: Vec<_> = value.elements().iter().filter_map(number).collect();
+        if !numbers.is_empty() {
+            self.numbers.insert(key.to_owned(), json!(numbers));
         }
         let texts: Vec<_> = value.elements().iter().filter_map(Scalar::as_str).collect();
         if texts.is_empty() {
@@ -142,7 +143,7 @@ impl Forms {
     }
 
     fn named(self) -> [(&'static str, Map<String, Json>); 4] {
-        [(FOLDED, self.folded), (WORDS, self.words), (TIMES, self.times), (FLOATS, self.floats)]
+        [(FOLDED, self.folded), (WORDS, self.words), (TIMES, self.times), (NUMBERS, self.numbers)]
     }
 }
 
@@ -204,10 +205,10 @@ pub(super) fn integer(number: f64) -> Option<i64> {
 }
 
 /// The float that a number is kept as, if it is not kept as an integer.
-fn float(scalar: &Scalar) -> Option<f64> {
+fn number(scalar: &Scalar) -> Option<f64> {
     match scalar {
-        Scalar::Number(number) if integer(*number).is_none() => Some(lasting(*number)),
-        Scalar::Number(_) | Scalar::String(_) | Scalar::Bool(_) | Scalar::Place(_) => None,
+        Scalar::Number(number) => Some(lasting(*number)),
+        Scalar::String(_) | Scalar::Bool(_) | Scalar::Place(_) => None,
     }
 }
 

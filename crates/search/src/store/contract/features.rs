@@ -282,7 +282,15 @@ async fn indexes_come_and_go_and_change_no_answer(store: &dyn VectorStore) {
 }
 
 async fn items_come_in_order_of_a_number(store: &dyn VectorStore) {
-    store.create(indexed("ordered", Kind::Float)).await.expect("made");
+    // Of integers, too: nothing is left out because its number is not whole.
+    for kind in [Kind::Float, Kind::Integer] {
+        items_come_in_order_by(store, kind).await;
+        store.remove(name("ordered")).await.expect("removed");
+    }
+}
+
+async fn items_come_in_order_by(store: &dyn VectorStore, kind: Kind) {
+    store.create(indexed("ordered", kind)).await.expect("made");
     let points = vec![
         with("b", number(2.5), [1.0; DIMENSION]),
         with("a", number(-1.0), [1.0; DIMENSION]),

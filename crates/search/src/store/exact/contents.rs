@@ -165,10 +165,7 @@ fn numbers(field: &Field, kind: Kind, point: &Point) -> Vec<f64> {
     let value = field.of(&point.item);
     let elements = value.as_ref().map_or(&[][..], Value::elements).iter();
     let numbers = elements.filter_map(|scalar| match scalar {
-        Scalar::Number(number) if kind == Kind::Integer => {
-            Some(*number).filter(|number| number.fract() == 0.0)
-        }
-        Scalar::Number(number) => Some(*number).filter(|_| kind == Kind::Float),
+        Scalar::Number(number) => Some(*number).filter(|_| kind != Kind::Time),
         Scalar::String(_) => field.time(scalar).filter(|_| kind == Kind::Time),
         Scalar::Bool(_) | Scalar::Place(_) => None,
     });

@@ -189,7 +189,7 @@ impl Inner {
             return Ok(Vec::new());
         }
         let direction = if page.descending { Direction::Desc } else { Direction::Asc };
-        let (key, _) = lower::index(&FieldIndex { field: page.field, kind });
+        let key = lower::order(&FieldIndex { field: page.field, kind });
         let order_by = OrderBy { key, direction: Some(direction.into()), start_from: None };
         let request = ScrollPoints {
             collection_name: self.outer_name(name),

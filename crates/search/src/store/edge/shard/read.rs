@@ -63,7 +63,8 @@ impl Shard {
     }
 
     pub(in super::super) fn ordered(&self, page: &Ordered) -> Result<Vec<(Record, f64)>, Error> {
-        let key = self.path_of_index(&page.field, &[Kind::Integer, Kind::Float, Kind::Time])?;
+        let fitting = [Kind::Integer, Kind::Float, Kind::Time];
+        let key = lower::order(&self.index_on(&page.field, &fitting)?);
         let direction = if page.descending { Direction::Desc } else { Direction::Asc };
         let order =
             OrderBy { key: filter::path(&key)?, direction: Some(direction), start_from: None };
@@ -87,9 +88,13 @@ impl Shard {
 
     /// Where the values are that an index on a field has.
     pub(super) fn path_of_index(&self, field: &Field, fitting: &[Kind]) -> Result<String, Error> {
+        Ok(lower::index(&self.index_on(field, fitting)?).0)
+    }
+
+    fn index_on(&self, field: &Field, fitting: &[Kind]) -> Result<FieldIndex, Error> {
         let kind = self.collection().indexes.kind(field).filter(|kind| fitting.contains(kind));
         let kind = kind.ok_or_else(|| Error::NotIndexed(field.key()))?;
-        Ok(lower::index(&FieldIndex { field: field.clone(), kind }).0)
+        Ok(FieldIndex { field: field.clone(), kind })
     }
 
     pub(super) fn translate(&self, filter: &Filter) -> Result<Option<EngineFilter>, Error> {
