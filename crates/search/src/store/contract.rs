@@ -1,6 +1,7 @@
 //! What every store must do, as one suite that runs on each of them.
 
 mod features;
+pub(crate) mod oracle;
 
 use std::collections::BTreeMap;
 

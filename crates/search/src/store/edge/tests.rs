@@ -1,5 +1,4 @@
 mod durability;
-mod oracle;
 mod recall;
 mod upkeep;
 
@@ -11,7 +10,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::contract::{self, id, name, new_collection, point, search};
+use crate::store::contract::{self, id, name, new_collection, oracle, point, search};
 
 async fn open(folder: &TempDir) -> Edge {
     open_with(folder.path(), Config::default()).await
@@ -41,6 +40,24 @@ async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     };
     let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
     assert!(waited.is_ok(), "{what}");
+}
+
+/// As long as nothing was deleted.
+#[tokio::test]
+async fn words_weigh_as_much_as_the_oracle_says() {
+    let folder = folder();
+    let edge = open(&folder).await;
+    oracle::weighs_words_alike(&edge).await;
+    edge.close().await;
+}
+
+#[test]
+fn agrees_with_the_oracle_on_random_items_filters_and_indexes() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let folder = folder();
+    let edge = runtime.block_on(open(&folder));
+    oracle::agrees_on_random_items(&runtime, &edge, oracle::Between::Emptied);
+    runtime.block_on(edge.close());
 }
 
 #[tokio::test]

@@ -216,8 +216,9 @@ impl Inner {
         };
         let answer = self.points.clone().facet(request).await;
         let counts = answer.map_err(|status| failed_on(name, &status))?.into_inner().hits;
-        // The server's order is ours already: by count, then by value.
-        let counts = counts.into_iter().map(|counted| {
+        // The server's order is ours already: by count, then by value. It may know of values that
+        // nothing has which passes.
+        let counts = counts.into_iter().filter(|counted| counted.count > 0).map(|counted| {
             let value = match counted.value.and_then(|value| value.variant) {
                 Some(facet_value::Variant::StringValue(text)) => Scalar::String(text),
                 Some(facet_value::Variant::IntegerValue(number)) => Scalar::Number(number as f64),

@@ -15,7 +15,7 @@ use super::*;
 use crate::item::Item;
 use crate::secret::Secret;
 use crate::store::IndexState;
-use crate::store::contract::{self, DIMENSION, item, name, new_collection, point, search};
+use crate::store::contract::{self, DIMENSION, item, name, new_collection, oracle, point, search};
 use crate::store::index::{Kind, Quantization};
 
 /// Where a real server is, as in `http://127.0.0.1:6334`; its key, if it needs one.
@@ -69,20 +69,54 @@ async fn keeps_the_contract_with_what_is_known_kept_for_a_while() {
     contract::verify(&open(config)).await;
 }
 
-#[tokio::test]
-async fn keeps_the_contract_on_a_real_server() {
+/// A store of this run alone on the real server, so that the server may be in use.
+fn real() -> Option<Qdrant> {
     let Ok(url) = std::env::var(TEST_URL) else {
         println!("skipped: {TEST_URL} names no server");
-        return;
+        return None;
     };
-    // Of this run alone, so that the server may be in use.
     let prefix = format!("test_{}_", uuid::Uuid::new_v4().simple());
     let api_key = std::env::var(TEST_API_KEY).ok().map(Secret::new);
-    let store = open(Config { prefix, api_key, ..config(url) });
-    contract::verify(&store).await;
+    Some(open(Config { prefix, api_key, ..config(url) }))
+}
+
+async fn clear(store: &Qdrant) {
     for collection in store.collections().await.expect("an answer") {
         store.remove(collection.name).await.expect("removed");
     }
+}
+
+#[tokio::test]
+async fn keeps_the_contract_on_a_real_server() {
+    if let Some(store) = real() {
+        contract::verify(&store).await;
+        oracle::weighs_words_alike(&store).await;
+        clear(&store).await;
+    }
+}
+
+#[test]
+fn agrees_with_the_oracle_on_a_real_server() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let _entered = runtime.enter();
+    if let Some(store) = real() {
+        oracle::agrees_on_random_items(&runtime, &store, oracle::Between::Renewed);
+        runtime.block_on(clear(&store));
+    }
+}
+
+#[test]
+fn agrees_with_the_oracle_on_random_items_filters_and_indexes() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let _entered = runtime.enter();
+    let server = runtime.block_on(Server::start());
+    oracle::agrees_on_random_items(&runtime, &client_of(&server), oracle::Between::Emptied);
+}
+
+#[tokio::test]
+async fn words_weigh_as_much_as_the_oracle_says() {
+    let server = Server::start().await;
+    oracle::weighs_words_alike(&client_of(&server)).await;
 }
 
 #[tokio::test]

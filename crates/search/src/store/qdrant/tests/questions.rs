@@ -54,6 +54,12 @@ pub(super) fn values<'a>(payload: &'a Map<String, Json>, path: &str) -> Vec<&'a 
     }
 }
 
+/// What an index of whole numbers makes of a value: one that is written as a float counts, too.
+pub(super) fn whole(value: &Json) -> Option<i64> {
+    let of_float = |number: f64| (number as i64 as f64 == number).then_some(number as i64);
+    value.as_i64().or_else(|| value.as_f64().and_then(of_float))
+}
+
 fn passes_one(condition: &Condition, point: &Stored) -> Result<bool, Status> {
     let one = condition.condition_one_of.as_ref();
     match one.ok_or_else(|| Status::invalid_argument("a condition asks nothing"))? {

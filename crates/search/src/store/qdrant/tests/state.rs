@@ -29,7 +29,7 @@ use qdrant_client::qdrant::{
 use serde_json::{Map, Value as Json};
 use tonic::Status;
 
-use super::questions::{Stored, passes, values};
+use super::questions::{Stored, passes, values, whole};
 
 /// Everything on the server.
 #[derive(Debug)]
@@ -328,7 +328,7 @@ impl State {
     }
 
     pub(super) fn query_groups(
-        &mut self,
+        &self,
         request: QueryPointGroups,
     ) -> Result<QueryGroupsResponse, Status> {
         let shelf = self.shelf(&request.collection_name)?;
@@ -369,8 +369,8 @@ impl State {
                     (PayloadSchemaType::Keyword, Json::String(text)) => {
                         Some(((text.clone(), 0), facet_value::Variant::StringValue(text.clone())))
                     }
-                    (PayloadSchemaType::Integer, Json::Number(number)) => {
-                        let number = number.as_i64()?;
+                    (PayloadSchemaType::Integer, Json::Number(_)) => {
+                        let number = whole(value)?;
                         let variant = facet_value::Variant::IntegerValue(number);
                         Some(((String::new(), number), variant))
                     }
@@ -499,9 +499,15 @@ impl Shelf {
         for point in points {
             for value in values(&point.payload, &order_by.key) {
                 let variant = match data_type {
-                    PayloadSchemaType::Integer => value.as_i64().map(OrderVariant::Int),
+                    PayloadSchemaType::Integer => whole(value).map(OrderVariant::Int),
                     PayloadSchemaType::Float => value.as_f64().map(OrderVariant::Float),
-                    _ => return Err(no_index(&order_by.key)),
+                    PayloadSchemaType::Keyword
+                    | PayloadSchemaType::Bool
+                    | PayloadSchemaType::Geo
+                    | PayloadSchemaType::Text
+                    | PayloadSchemaType::Datetime
+                    | PayloadSchemaType::Uuid
+                    | PayloadSchemaType::UnknownType => return Err(no_index(&order_by.key)),
                 };
                 ordered.extend(variant.map(|variant| (point, variant)));
             }

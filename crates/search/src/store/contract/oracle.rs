@@ -1,16 +1,16 @@
-//! Random items, filters and indexes, on which the store has to agree with the exact one.
+//! Random items, filters and indexes, on which a store has to agree with the exact one.
 
 use clipmesh_proto::Embedding;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use tokio::runtime::Runtime;
 
-use super::*;
-use crate::filter::{Circle, Clause, Condition, Range, Test};
-use crate::item::{Item, Metadata, Place, Value};
-use crate::store::Target;
-use crate::store::contract::{DIMENSION, item, passing};
+use super::{DIMENSION, id, item, name, new_collection, passing, point, search};
+use crate::filter::{Circle, Clause, Condition, Field, Filter, Range, Test};
+use crate::item::{Item, Metadata, Place, Scalar, Value};
 use crate::store::exact::Exact;
-use crate::store::index::Kind;
+use crate::store::index::{FieldIndex, Kind};
+use crate::store::{Error, Facet, Hit, NewCollection, Ordered, Point, Search, Target, VectorStore};
 
 const KINDS: [Kind; 7] =
     [Kind::Keyword, Kind::Integer, Kind::Float, Kind::Boolean, Kind::Time, Kind::Words, Kind::Geo];
@@ -125,27 +125,26 @@ fn points() -> impl Strategy<Value = Vec<Point>> {
 /// Scores of the two stores differ in the last bits, so order is compared where scores differ; those
 /// of words differ by more, since the engine counts what was deleted among the words of all until
 /// it builds anew.
-fn assert_same_hits(edge: &[Hit], exact: &[Hit], target: &Target) {
+fn assert_same_hits(own: &[Hit], exact: &[Hit], target: &Target) {
     let scores = |hits: &[Hit]| hits.iter().map(|hit| hit.score).collect::<Vec<_>>();
-    assert_eq!(edge.len(), exact.len(), "as many hits");
+    assert_eq!(own.len(), exact.len(), "as many hits");
     let tolerance = if let Target::Vector(_) = target { 1e-5 } else { f32::INFINITY };
-    for (one, other) in scores(edge).iter().zip(scores(exact)) {
-        assert!((one - other).abs() < tolerance, "equal scores: {edge:?} and {exact:?}");
+    for (one, other) in scores(own).iter().zip(scores(exact)) {
+        assert!((one - other).abs() < tolerance, "equal scores: {own:?} and {exact:?}");
     }
-    let mut ids = [edge, exact].map(|hits| hits.iter().map(|hit| &hit.item.id).collect::<Vec<_>>());
+    let mut ids = [own, exact].map(|hits| hits.iter().map(|hit| &hit.item.id).collect::<Vec<_>>());
     ids.iter_mut().for_each(|ids| ids.sort());
     assert_eq!(ids[0], ids[1], "the same hits");
 }
 
 /// What both find of all that can be asked about a filter.
-async fn compare(edge: &Edge, exact: &Exact, filter: &Filter, kind: Kind) {
+async fn compare(stores: [&dyn VectorStore; 2], filter: &Filter, kind: Kind) {
     let random = name("random");
-    let stores: [&dyn VectorStore; 2] = [edge, exact];
     let [one, other] = [
         passing(stores[0], &random, filter, 4).await,
         passing(stores[1], &random, filter, 4).await,
     ];
-    assert_eq!(one, other, "edge and exact disagree on {filter:?} with an index of {kind:?}");
+    assert_eq!(one, other, "they disagree on {filter:?} with an index of {kind:?}");
     let vector = Search { filter: filter.clone(), ..search([1.0, 2.0, -1.0, 0.5], 50) };
     let words = Target::Words(vec!["a".to_owned(), "c".to_owned()]);
     for search in [vector.clone(), Search { target: words, ..vector }] {
@@ -176,11 +175,8 @@ async fn compare(edge: &Edge, exact: &Exact, filter: &Filter, kind: Kind) {
     }
 }
 
-/// As long as nothing was deleted.
-#[tokio::test]
-async fn words_weigh_as_much_as_the_oracle_says() {
-    let folder = folder();
-    let (edge, exact) = (open(&folder).await, Exact::default());
+/// Compares what a store makes of words with what the oracle does, as long as nothing was deleted.
+pub(crate) async fn weighs_words_alike(store: &dyn VectorStore) {
     let texts = ["a c", "c", "a a b", "b d e f g h i j k l m n o p q r s t u", "", "c a b"];
     let points = texts.iter().enumerate().map(|(i, text)| {
         let mut point = point(&format!("p{i}"), [1.0; 4]);
@@ -191,29 +187,33 @@ async fn words_weigh_as_much_as_the_oracle_says() {
     let points: Vec<_> = points.collect();
     let target = Target::Words(vec!["a".to_owned(), "c".to_owned(), "q".to_owned()]);
     let mut answers = Vec::new();
-    for store in [&edge as &dyn VectorStore, &exact] {
-        let new = NewCollection { word_fields: fields(), ..new_collection("words") };
+    for store in [store, &Exact::default()] {
+        let new = NewCollection { word_fields: fields(), ..new_collection("weights") };
         store.create(new).await.expect("made");
-        store.upsert(name("words"), points.clone()).await.expect("stored");
+        store.upsert(name("weights"), points.clone()).await.expect("stored");
         let search = Search { target: target.clone(), ..search([1.0; 4], 10) };
-        answers.extend(store.search(name("words"), vec![search]).await.expect("an answer"));
+        answers.extend(store.search(name("weights"), vec![search]).await.expect("an answer"));
     }
     let scored = |hits: &[Hit]| -> Vec<_> {
         hits.iter().map(|hit| (hit.item.id.to_string(), (hit.score * 1e4).round())).collect()
     };
     assert_eq!(scored(&answers[0]), scored(&answers[1]), "to four digits");
     assert_eq!(answers[0].len(), 5, "all but the one without a word");
-    edge.close().await;
 }
 
-/// One engine for all cases, emptied in between: to make one takes longer than a case.
-#[test]
-fn agrees_with_the_oracle_on_random_items_filters_and_indexes() {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let folder = folder();
-    let edge = runtime.block_on(open(&folder));
+/// What becomes of the collection between two cases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Between {
+    /// Its items are deleted, which takes less time than to make another.
+    Emptied,
+    /// It is made anew. A debug build of Qdrant asserts estimates that deleted items upset.
+    Renewed,
+}
+
+/// Asks a store and the oracle the same of random items.
+pub(crate) fn agrees_on_random_items(runtime: &Runtime, store: &dyn VectorStore, between: Between) {
     let new = || NewCollection { word_fields: fields(), ..new_collection("random") };
-    runtime.block_on(edge.create(new())).expect("made");
+    runtime.block_on(store.create(new())).expect("made");
     let random = name("random");
     let kind = prop::sample::select(KINDS.to_vec());
     let cases = (points(), prop::collection::vec(filter(), 8), kind);
@@ -222,20 +222,27 @@ fn agrees_with_the_oracle_on_random_items_filters_and_indexes() {
         runtime.block_on(async {
             let exact = Exact::default();
             exact.create(new()).await.expect("made");
-            let stores: [&dyn VectorStore; 2] = [&edge, &exact];
+            let stores: [&dyn VectorStore; 2] = [store, &exact];
             for store in stores {
                 store.upsert(random.clone(), points.clone()).await.expect("stored");
                 let index = FieldIndex { field: fields()[0].clone(), kind };
                 store.create_index(random.clone(), index).await.expect("made");
             }
             for filter in &filters {
-                compare(&edge, &exact, filter, kind).await;
+                compare(stores, filter, kind).await;
             }
-            let ids = points.iter().map(|point| point.item.id.clone()).collect();
-            edge.delete(random.clone(), ids).await.expect("emptied");
+            match between {
+                Between::Emptied => {
+                    let ids = points.iter().map(|point| point.item.id.clone()).collect();
+                    store.delete(random.clone(), ids).await.expect("emptied");
+                }
+                Between::Renewed => {
+                    store.remove(random.clone()).await.expect("removed");
+                    store.create(new()).await.expect("made anew");
+                }
+            }
         });
         Ok(())
     });
-    runtime.block_on(edge.close());
     outcome.expect("the stores agree");
 }
