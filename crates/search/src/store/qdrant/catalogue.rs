@@ -6,12 +6,10 @@ use std::time::Duration;
 use clipmesh_proto::ids::CollectionName;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use qdrant_client::qdrant::alias_operations::Action;
-use qdrant_client::qdrant::payload_index_params::IndexParams;
 use qdrant_client::qdrant::{
-    AliasOperations, BoolIndexParams, ChangeAliases, CollectionInfo, CollectionStatus, Condition,
-    CountPoints, CreateAlias, CreateFieldIndexCollection, DeleteAlias, DeleteCollection,
-    DeleteFieldIndexCollection, FieldType, Filter, FloatIndexParams, GeoIndexParams,
-    GetCollectionInfoRequest, HealthCheckRequest, IntegerIndexParams, KeywordIndexParams,
+    AliasOperations, ChangeAliases, CollectionInfo, CollectionStatus, Condition, CountPoints,
+    CreateAlias, CreateFieldIndexCollection, DeleteAlias, DeleteCollection,
+    DeleteFieldIndexCollection, Filter, GetCollectionInfoRequest, HealthCheckRequest,
     ListAliasesRequest, ListCollectionsRequest, PayloadIndexParams, UpdateCollection,
 };
 use tonic::{Code, Status as RpcStatus};
@@ -255,9 +253,9 @@ impl Inner {
             collection_name: self.outer_name(name),
             wait: Some(true),
             field_name: path,
-            field_type: Some(field_type(schema).into()),
+            field_type: Some(layout::field_type(schema).into()),
             field_index_params: Some(PayloadIndexParams {
-                index_params: Some(index_params(schema, links)),
+                index_params: Some(layout::index_params(schema, links)),
             }),
             ..CreateFieldIndexCollection::default()
         };
@@ -371,40 +369,4 @@ fn exists_or(
         return Error::CollectionExists(name.clone());
     }
     other(status)
-}
-
-fn field_type(schema: Schema) -> FieldType {
-    match schema {
-        Schema::Keyword => FieldType::Keyword,
-        Schema::Integer => FieldType::Integer,
-        Schema::Float => FieldType::Float,
-        Schema::Boolean => FieldType::Bool,
-        Schema::Geo => FieldType::Geo,
-    }
-}
-
-fn index_params(schema: Schema, enable_hnsw: Option<bool>) -> IndexParams {
-    match schema {
-        Schema::Keyword => IndexParams::KeywordIndexParams(KeywordIndexParams {
-            enable_hnsw,
-            ..KeywordIndexParams::default()
-        }),
-        Schema::Integer => IndexParams::IntegerIndexParams(IntegerIndexParams {
-            lookup: Some(true),
-            range: Some(true),
-            enable_hnsw,
-            ..IntegerIndexParams::default()
-        }),
-        Schema::Float => IndexParams::FloatIndexParams(FloatIndexParams {
-            enable_hnsw,
-            ..FloatIndexParams::default()
-        }),
-        Schema::Boolean => IndexParams::BoolIndexParams(BoolIndexParams {
-            enable_hnsw,
-            ..BoolIndexParams::default()
-        }),
-        Schema::Geo => {
-            IndexParams::GeoIndexParams(GeoIndexParams { enable_hnsw, ..GeoIndexParams::default() })
-        }
-    }
 }

@@ -2,17 +2,20 @@
 
 use std::collections::HashMap;
 
+use qdrant_client::qdrant::payload_index_params::IndexParams;
 use qdrant_client::qdrant::{
-    BinaryQuantization, CreateCollection, Disabled, Distance as EngineDistance, HnswConfigDiff,
-    Modifier, QuantizationConfig, QuantizationConfigDiff, QuantizationType, ScalarQuantization,
-    SparseVectorConfig, SparseVectorParams, UpdateCollection, VectorParams, VectorParamsMap,
-    VectorsConfig, quantization_config, quantization_config_diff, vectors_config,
+    BinaryQuantization, BoolIndexParams, CreateCollection, Disabled, Distance as EngineDistance,
+    FieldType, FloatIndexParams, GeoIndexParams, HnswConfigDiff, IntegerIndexParams,
+    KeywordIndexParams, Modifier, QuantizationConfig, QuantizationConfigDiff, QuantizationType,
+    ScalarQuantization, SparseVectorConfig, SparseVectorParams, UpdateCollection, VectorParams,
+    VectorParamsMap, VectorsConfig, quantization_config, quantization_config_diff, vectors_config,
 };
 
 use super::config::Config;
 use super::convert::WORDS_VECTOR;
 use super::record::{self, Record};
 use crate::store::index::{Quantization, VectorIndex};
+use crate::store::lower::Schema;
 use crate::store::{Distance, Error, NewCollection};
 
 const BYTES_PER_KIB: usize = 1024;
@@ -123,4 +126,42 @@ fn quantization(quantization: Quantization) -> Option<quantization_config::Quant
 fn words() -> SparseVectorConfig {
     let params = SparseVectorParams { index: None, modifier: Some(Modifier::Idf.into()) };
     SparseVectorConfig { map: HashMap::from([(WORDS_VECTOR.to_owned(), params)]) }
+}
+
+/// What the server calls a kind of index.
+pub(super) fn field_type(schema: Schema) -> FieldType {
+    match schema {
+        Schema::Keyword => FieldType::Keyword,
+        Schema::Integer => FieldType::Integer,
+        Schema::Float => FieldType::Float,
+        Schema::Boolean => FieldType::Bool,
+        Schema::Geo => FieldType::Geo,
+    }
+}
+
+/// The settings of an index, with links in the graph or without.
+pub(super) fn index_params(schema: Schema, enable_hnsw: Option<bool>) -> IndexParams {
+    match schema {
+        Schema::Keyword => IndexParams::KeywordIndexParams(KeywordIndexParams {
+            enable_hnsw,
+            ..KeywordIndexParams::default()
+        }),
+        Schema::Integer => IndexParams::IntegerIndexParams(IntegerIndexParams {
+            lookup: Some(true),
+            range: Some(true),
+            enable_hnsw,
+            ..IntegerIndexParams::default()
+        }),
+        Schema::Float => IndexParams::FloatIndexParams(FloatIndexParams {
+            enable_hnsw,
+            ..FloatIndexParams::default()
+        }),
+        Schema::Boolean => IndexParams::BoolIndexParams(BoolIndexParams {
+            enable_hnsw,
+            ..BoolIndexParams::default()
+        }),
+        Schema::Geo => {
+            IndexParams::GeoIndexParams(GeoIndexParams { enable_hnsw, ..GeoIndexParams::default() })
+        }
+    }
 }
