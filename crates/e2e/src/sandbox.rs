@@ -152,7 +152,7 @@ impl Sandbox {
     /// When it does not run.
     pub fn hold(&self, service: Service) -> anyhow::Result<()> {
         let process = self.processes.get(&service);
-        process.with_context(|| format!("no {service:?} runs"))?.signal(Signal::STOP)
+        process.with_context(|| format!("no {service:?} runs"))?.hold()
     }
 
     /// Waits for a process that was asked to stop.

@@ -10,6 +10,9 @@ use clipmesh_proto::code;
 use clipmesh_proto::search::v1 as search;
 use clipmesh_proto::search::v1::delete_items_request::Which;
 use clipmesh_proto::search::v1::query::Kind;
+use clipmesh_proto::search::v1::search_service_client::SearchServiceClient;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use tonic::{Code, Request, Response, Status};
 
 const COLLECTION: &str = "refusals";
@@ -61,7 +64,12 @@ async fn a_deadline_that_passes_is_told_as_one() {
     sandbox.hold(Service::Embedder).expect("the embedder hangs");
     let mut request = Request::new(query(COLLECTION, Kind::Text("never embedded".to_owned())));
     request.set_timeout(Duration::from_millis(500));
-    let status = clients.search.search(request).await.expect_err("nobody embeds it");
+    // Over a bare connection: tonic's own gives up by itself at the same moment.
+    let http = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let address = sandbox.gateway_address().expect("the gateway listens");
+    let origin = format!("http://{address}").parse().expect("an address is a URI's authority");
+    let mut patient = SearchServiceClient::with_origin(http, origin);
+    let status = patient.search(request).await.expect_err("nobody embeds it");
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
     let by_item = clients.find(COLLECTION, Kind::ItemId("a".to_owned())).await;
     assert!(by_item.is_ok(), "what needs no embedder is answered: {by_item:?}");

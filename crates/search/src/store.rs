@@ -144,7 +144,7 @@ pub trait VectorStore: fmt::Debug + Send + Sync + 'static {
     fn scroll(&self, name: CollectionName, page: Page) -> Answer<'_, Vec<Record>>;
 
     /// Lists items in order of a number, each with that number; equal ones in any order. An item
-    /// without one is left out, and one with a list comes once for each of its elements.
+    /// without one is left out, and one with a list comes once for each of its different elements.
     ///
     /// # Errors
     /// [`Error::NotIndexed`] for a field without an index of kind integer, float or time.

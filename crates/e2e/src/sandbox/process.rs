@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use super::{Service, command, scratch};
 use crate::eventually;
@@ -60,9 +60,21 @@ impl Process {
     }
 
     pub(super) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        kill_process(self.pid()?, signal)
+            .with_context(|| format!("send {signal:?} to {:?}", self.service))
+    }
+
+    /// Stops every thread of it, and waits until the last one has: the signal alone lets calls
+    /// through for a moment.
+    pub(super) fn hold(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)?;
+        waitid(WaitId::Pid(self.pid()?), WaitIdOptions::STOPPED).context("wait for it to stop")?;
+        Ok(())
+    }
+
+    fn pid(&self) -> anyhow::Result<Pid> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        let pid = pid.context("a process id is positive")?;
-        kill_process(pid, signal).with_context(|| format!("send {signal:?} to {:?}", self.service))
+        pid.context("a process id is positive")
     }
 
     /// `None` while it runs.

@@ -160,7 +160,7 @@ fn values(field: &Field, kind: Kind, point: &Point) -> Vec<Scalar> {
     values
 }
 
-/// The numbers of an item that an index of this kind has in order.
+/// The different numbers of an item that an index of this kind has in order.
 fn numbers(field: &Field, kind: Kind, point: &Point) -> Vec<f64> {
     let value = field.of(&point.item);
     let elements = value.as_ref().map_or(&[][..], Value::elements).iter();
@@ -169,7 +169,10 @@ fn numbers(field: &Field, kind: Kind, point: &Point) -> Vec<f64> {
         Scalar::String(_) => field.time(scalar).filter(|_| kind == Kind::Time),
         Scalar::Bool(_) | Scalar::Place(_) => None,
     });
-    numbers.collect()
+    let mut numbers: Vec<_> = numbers.collect();
+    numbers.sort_by(f64::total_cmp);
+    numbers.dedup();
+    numbers
 }
 
 /// Values of one kind in their order.
