@@ -43,7 +43,7 @@ impl Cli {
     pub(crate) async fn run(self) -> Result<(), Error> {
         match self.command {
             Command::Up(command) => command.run().await,
-            Command::Index(command) => command.run().await,
+            Command::Index(command) => Box::pin(command.run()).await,
             Command::Search(command) => command.run().await,
             Command::Classify(command) => command.run().await,
             Command::Duplicates(command) => command.run().await,

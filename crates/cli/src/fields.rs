@@ -127,10 +127,8 @@ pub(crate) fn cell(item: &Item, key: &str) -> String {
 
 /// A value for a person: text without quotes, all else as JSON has it.
 pub(crate) fn plain(value: &Value) -> String {
-    match output::json::value(value.clone()) {
-        serde_json::Value::String(text) => text,
-        other => other.to_string(),
-    }
+    let json = output::json::value(value.clone());
+    json.as_str().map_or_else(|| json.to_string(), str::to_owned)
 }
 
 /// Whether a field of the caller's own may have this name.

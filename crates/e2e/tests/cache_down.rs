@@ -153,7 +153,7 @@ async fn redis_that_hangs_costs_no_failed_call() {
 
 #[tokio::test]
 async fn a_mesh_starts_without_redis_and_takes_it_when_it_comes() {
-    let mut redis = Redis::away().await.expect("an address");
+    let mut redis = Redis::away().expect("an address");
     let (_sandbox, mut clients) = start(&redis).await;
     let kind = || Kind::Image(pictures::png(3));
     for _ in 0..2 {

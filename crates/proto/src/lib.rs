@@ -21,6 +21,7 @@ pub mod embedder {
 
 /// Messages and services of `clipmesh.search`.
 pub mod search {
+    #[expect(clippy::large_enum_variant, reason = "generated, and an item is what is usual")]
     pub mod v1 {
         tonic::include_proto!("clipmesh.search.v1");
     }

@@ -150,7 +150,7 @@ impl Label {
         Self(match scalar {
             // There are two zeros, which are one label.
             Scalar::Number(number) => Scalar::Number(number + 0.0),
-            other => other,
+            other @ (Scalar::String(_) | Scalar::Bool(_) | Scalar::Place(_)) => other,
         })
     }
 

@@ -211,6 +211,11 @@ impl Field {
         }
     }
 
+    /// Whether it is a time by itself, and not a string that may tell one.
+    pub fn is_time(&self) -> bool {
+        matches!(self, Self::CreateTime | Self::UpdateTime)
+    }
+
     /// What callers call it.
     pub fn key(&self) -> String {
         let key = match self {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::scratch;
 use crate::eventually;
@@ -27,6 +27,8 @@ pub struct Redis {
     address: SocketAddr,
     folder: PathBuf,
     child: Option<Child>,
+    /// Holds the port until Redis takes it, without listening: whoever connects is refused.
+    reserved: Option<TcpSocket>,
 }
 
 // === impl Redis ===
@@ -37,7 +39,7 @@ impl Redis {
     /// # Errors
     /// When there is no `redis-server`, or it does not answer.
     pub async fn start() -> anyhow::Result<Self> {
-        let mut redis = Self::away().await?;
+        let mut redis = Self::away()?;
         redis.restart().await?;
         Ok(redis)
     }
@@ -46,12 +48,11 @@ impl Redis {
     ///
     /// # Errors
     /// When there is no free port.
-    pub async fn away() -> anyhow::Result<Self> {
-        // Free again at the end of this function. Should another process take it before Redis
-        // does, its start says so.
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let folder = scratch::folder("redis")?;
-        Ok(Self { address: listener.local_addr()?, folder, child: None })
+    pub fn away() -> anyhow::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let (address, folder) = (socket.local_addr()?, scratch::folder("redis")?);
+        Ok(Self { address, folder, child: None, reserved: Some(socket) })
     }
 
     /// As a setting has it.
@@ -68,6 +69,7 @@ impl Redis {
         let mut command = Command::new(PROGRAM);
         command.args(["--bind", &host, "--port", &port, "--save", "", "--appendonly", "no"]);
         command.arg("--dir").arg(&self.folder).stdin(Stdio::null()).stdout(Stdio::null());
+        drop(self.reserved.take());
         let child = command.spawn();
         let child = child.context("start `redis-server`, which `make setup` brings")?;
         scratch::watch(child.id())?;

@@ -33,7 +33,7 @@ async fn files_come_and_go(blobs: &Blobs) {
     let other = Name { content_hash: &other, ..name.clone() };
     assert_eq!(get(&other, File::Original).await, None, "of one picture only");
     blobs.put(&other, File::Original, Bytes::from_static(b"other")).await.expect("written");
-    blobs.delete(&[name.clone()]).await.expect("deleted");
+    blobs.delete(std::slice::from_ref(&name)).await.expect("deleted");
     for file in [File::Thumbnail, File::Original] {
         assert_eq!(get(&name, file).await, None, "{file:?} is gone");
     }

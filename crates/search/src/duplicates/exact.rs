@@ -152,9 +152,10 @@ impl Mark {
     /// What the store has in one of the two fields; `None` for what is no hash.
     fn read(field: &Field, value: &Scalar) -> Option<Self> {
         let text = value.as_str()?;
-        match field {
-            Field::ContentHash => text.parse().ok().map(Self::Bytes),
-            _ => text.parse().ok().map(Self::Pixels),
+        if *field == Field::ContentHash {
+            text.parse().ok().map(Self::Bytes)
+        } else {
+            text.parse().ok().map(Self::Pixels)
         }
     }
 

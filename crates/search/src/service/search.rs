@@ -130,7 +130,6 @@ fn write_timing(timing: Timing) -> v1::SearchTiming {
         result_cached: timing.result_cached,
         cache_ms: ms(timing.cache),
         cache_bypassed: timing.cache_bypassed,
-        ..Default::default()
     }
 }
 

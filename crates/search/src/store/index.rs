@@ -146,10 +146,7 @@ impl Indexes {
             Test::Range(_) => matches!(kind, Some(Kind::Integer | Kind::Float)),
             Test::Text(_) => false,
             Test::Exists(_) => kind.is_some() || *field == Field::Id,
-            Test::Time(_) => match field {
-                Field::CreateTime | Field::UpdateTime => true,
-                _ => kind == Some(Kind::Time),
-            },
+            Test::Time(_) => field.is_time() || kind == Some(Kind::Time),
             Test::Near(_) => kind == Some(Kind::Geo),
             Test::Words(_) => kind == Some(Kind::Words),
         }

@@ -130,10 +130,7 @@ pub(super) fn filter(filter: &Filter, exclude: &[Uuid], indexes: &Indexes) -> Op
 
 /// Where a field is in the payload.
 pub(super) fn path(field: &Field) -> String {
-    match field {
-        Field::Metadata(name) => format!("{METADATA}.{name}"),
-        other => other.key(),
-    }
+    if let Field::Metadata(name) = field { format!("{METADATA}.{name}") } else { field.key() }
 }
 
 fn clauses(filter: &Filter, indexes: &Indexes) -> Clauses {
@@ -163,11 +160,8 @@ fn question(Condition { field, test }: &Condition, indexes: &Indexes) -> Questio
         }
         Test::Exists(true) => not(Question::IsEmpty { path }),
         Test::Exists(false) => Question::IsEmpty { path },
-        Test::Time(range) => match field {
-            // These are times as they are.
-            Field::CreateTime | Field::UpdateTime => Question::Range { path, range: *range },
-            _ => Question::Range { path: format!("{TIMES}.{path}"), range: *range },
-        },
+        Test::Time(range) if field.is_time() => Question::Range { path, range: *range },
+        Test::Time(range) => Question::Range { path: format!("{TIMES}.{path}"), range: *range },
         Test::Near(circle) => Question::Near { path, circle: *circle },
         Test::Words(words) => {
             let path = format!("{WORDS}.{path}");
