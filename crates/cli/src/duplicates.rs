@@ -30,6 +30,7 @@ pub(crate) struct Command {
         long,
         value_name = "SCORE",
         requires = "near",
+        conflicts_with = "exact",
         allow_negative_numbers = true,
         value_parser = options::parse_score
     )]
@@ -41,6 +42,7 @@ pub(crate) struct Command {
         long,
         value_name = "BITS",
         requires = "near",
+        conflicts_with = "exact",
         value_parser = value_parser!(u32).range(0..=64)
     )]
     hash_distance: Option<u32>,
