@@ -86,10 +86,15 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             store::measure(store.as_ref(), &subject, load).await?;
             store::cost(&folder, cli.vectors.get())?;
         }
+        // Closed, so that the service may have the folder.
         store.close().await;
         drop(store);
+        let qdrant_url = cli.qdrant_url.as_deref();
         if cli.parts.contains(&Part::Service) {
-            service::measure(&folder, cli.qdrant_url.as_deref(), &subject, load).await?;
+            service::measure(&folder, qdrant_url, &subject, load).await?;
+        }
+        if qdrant_url.is_some() {
+            store::open(&folder, qdrant_url).await?.remove(store::name()).await?;
         }
     }
     if cli.parts.contains(&Part::Cache) {

@@ -6,8 +6,9 @@
 //! number of the coordinate, as 1/(i + 1). One cluster for 500 vectors, sizes by Zipf's law with
 //! exponent 0.7. Queries are drawn like the vectors, and are none of them.
 //!
-//! Beside its vector, each item has tags, drawn by chance: `p50` with one half, `p10`, `p1` and `p01`
-//! with 10 %, 1 % and 0.1 %.
+//! Beside its vector, each item has tags. Some are drawn by chance: `p50` with one half, `p10`, `p1`
+//! and `p01` with 10 %, 1 % and 0.1 %. Others go with the cluster, as what people filter by often
+//! does: `c50` is on every second cluster, `c10` on every tenth.
 
 use clipmesh_proto::Embedding;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
@@ -22,6 +23,16 @@ const SIZE_EXPONENT: f64 = 0.7;
 /// Tags, and the chance of each.
 pub(crate) const TAGS: [(&str, f64); 4] =
     [("p01", 0.001), ("p1", 0.01), ("p10", 0.1), ("p50", 0.5)];
+
+/// Tags of whole clusters, and one of how many clusters has each.
+pub(crate) const CLUSTER_TAGS: [(&str, usize); 2] = [("c10", 10), ("c50", 2)];
+
+/// A vector, and the number of the cluster that it was drawn from.
+#[derive(Clone, Debug)]
+pub(crate) struct Drawn {
+    pub(crate) cluster: usize,
+    pub(crate) vector: Embedding,
+}
 
 /// How many of which length.
 #[derive(Clone, Copy, Debug)]
@@ -64,25 +75,37 @@ impl Recipe {
 
 impl Source {
     /// The same for the same seed.
-    pub(crate) fn vectors(&self, count: usize, seed: u64) -> Vec<Embedding> {
+    pub(crate) fn vectors(&self, count: usize, seed: u64) -> Vec<Drawn> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         (0..count).map(|_| self.vector(&mut rng)).collect()
     }
 
-    fn vector(&self, rng: &mut ChaCha8Rng) -> Embedding {
+    fn vector(&self, rng: &mut ChaCha8Rng) -> Drawn {
         let place: f64 = rng.random();
         let cluster = self.shares.partition_point(|share| *share < place);
-        let cluster = &self.clusters[cluster.min(self.clusters.len() - 1)];
+        let cluster = cluster.min(self.clusters.len() - 1);
         let own = draw(rng, self.dimension, OWN_SPREAD);
-        let sum = self.common.iter().zip(cluster).zip(&own).map(|((a, b), c)| a + b + c);
-        Embedding::new(sum.collect()).expect("no three draws cancel out")
+        let center = self.common.iter().zip(&self.clusters[cluster]);
+        let sum = center.zip(&own).map(|((a, b), c)| a + b + c);
+        let vector = Embedding::new(sum.collect()).expect("no three draws cancel out");
+        Drawn { cluster, vector }
     }
 }
 
 /// The tags of an item.
-pub(crate) fn tags(number: usize) -> Vec<&'static str> {
+pub(crate) fn tags(number: usize, cluster: usize) -> Vec<&'static str> {
     let mut rng = ChaCha8Rng::seed_from_u64(0x7a65 + number as u64);
-    TAGS.iter().filter(|(_, chance)| rng.random_bool(*chance)).map(|(tag, _)| *tag).collect()
+    let drawn = TAGS.iter().filter(|(_, chance)| rng.random_bool(*chance)).map(|(tag, _)| *tag);
+    let drawn: Vec<_> = drawn.collect();
+    drawn.into_iter().chain(cluster_tags(cluster)).collect()
+}
+
+/// The tags that all items of a cluster have.
+pub(crate) fn cluster_tags(cluster: usize) -> impl Iterator<Item = &'static str> {
+    CLUSTER_TAGS
+        .iter()
+        .filter(move |(_, one_of)| cluster.is_multiple_of(*one_of))
+        .map(|(tag, _)| *tag)
 }
 
 /// Normal numbers whose variance falls with their place.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::load::{self, Latencies};
 use crate::report::{line, ms};
-use crate::store::{COLLECTION, Subject};
+use crate::store::{self, COLLECTION, Subject};
 
 const WARM_UP: Duration = Duration::from_secs(1);
 /// Items that are indexed through the service.
@@ -29,11 +29,11 @@ pub(crate) async fn measure(
         // What the caches give is measured elsewhere.
         .setting(Service::Search, "cache.kind", "off");
     if let Some(url) = qdrant_url {
-        builder = builder.setting(Service::Search, "store.kind", "qdrant").setting(
-            Service::Search,
-            "store.qdrant.url",
-            url,
-        );
+        let settings =
+            [("kind", "qdrant"), ("qdrant.url", url), ("qdrant.prefix", &store::prefix())];
+        for (key, value) in settings {
+            builder = builder.setting(Service::Search, &format!("store.{key}"), value);
+        }
     }
     let sandbox = builder.start().await?;
     let clients = sandbox.clients()?;
@@ -102,6 +102,8 @@ async fn index_rate(mut clients: Clients, subject: &Subject) -> anyhow::Result<(
     line(format_args!(
         "index_rate={rate:.0} (durable items a second, {dimension} floats, one stream)"
     ));
+    let request = v1::DeleteCollectionRequest { name: "stream".to_owned() };
+    clients.collections.delete_collection(request).await?;
     Ok(())
 }
 

@@ -12,13 +12,14 @@ use clipmesh_search::filter::{Field, Filter, Test};
 use clipmesh_search::item::{Item, Metadata, Scalar, Value};
 use clipmesh_search::store::edge::{self, Edge};
 use clipmesh_search::store::index::{FieldIndex, Indexes, Kind, VectorIndex};
+use clipmesh_search::store::qdrant::{self, Qdrant};
 use clipmesh_search::store::{
     Distance, Hit, IndexState, NewCollection, Point, Search, Target, VectorStore,
 };
 use tokio::time::Instant;
 
 use crate::load::Latencies;
-use crate::recipe::{self, Recipe, Source, TAGS};
+use crate::recipe::{self, CLUSTER_TAGS, Drawn, Recipe, Source, TAGS};
 use crate::report::{line, ms};
 use crate::truth;
 
@@ -34,17 +35,24 @@ const BUILD_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
 pub(crate) struct Subject {
     source: Source,
     vectors: Vec<Embedding>,
+    /// Of each vector.
+    tags: Vec<Vec<&'static str>>,
     pub(crate) queries: Arc<Vec<Embedding>>,
+    /// The cluster of each query.
+    clusters: Vec<usize>,
     truth: Vec<Vec<usize>>,
 }
 
 impl Subject {
     pub(crate) fn make(recipe: &Recipe, queries: usize) -> Self {
         let source = recipe.source();
-        let vectors = source.vectors(recipe.vectors, 1);
-        let queries = source.vectors(queries, 2);
+        let drawn = source.vectors(recipe.vectors, 1);
+        let (tags, vectors): (Vec<_>, Vec<_>) = drawn.into_iter().enumerate().map(tagged).unzip();
+        let queries = source.vectors(queries, 2).into_iter();
+        let (clusters, queries): (Vec<_>, Vec<_>) =
+            queries.map(|query| (query.cluster, query.vector)).unzip();
         let truth = truth::nearest(&vectors, &queries, LIMIT, |_| true);
-        Self { source, vectors, queries: Arc::new(queries), truth }
+        Self { source, vectors, tags, queries: Arc::new(queries), clusters, truth }
     }
 }
 
@@ -52,9 +60,18 @@ pub(crate) async fn open(
     folder: &Path,
     qdrant_url: Option<&str>,
 ) -> anyhow::Result<Arc<dyn VectorStore>> {
-    anyhow::ensure!(qdrant_url.is_none(), "not yet");
+    if let Some(url) = qdrant_url {
+        let url = url.to_owned();
+        let config = qdrant::Config { url, prefix: prefix(), ..qdrant::Config::default() };
+        return Ok(Arc::new(Qdrant::new(config)?));
+    }
     let root = folder.join("collections");
     Ok(Arc::new(Edge::open(root, edge::Config::default()).await?))
+}
+
+/// What is ours on a server that others may use.
+pub(crate) fn prefix() -> String {
+    format!("bench_{}_", std::process::id())
 }
 
 pub(crate) fn name() -> CollectionName {
@@ -78,7 +95,10 @@ pub(crate) async fn fill(store: &dyn VectorStore, subject: &Subject) -> anyhow::
     let start = Instant::now();
     for (number, batch) in subject.vectors.chunks(BATCH).enumerate() {
         let points = batch.iter().enumerate();
-        let points = points.map(|(i, vector)| point(number * BATCH + i, vector.clone()));
+        let points = points.map(|(i, vector)| {
+            let number = number * BATCH + i;
+            point(number, vector.clone(), &subject.tags[number])
+        });
         store.upsert(name(), points.collect()).await?;
     }
     let took = start.elapsed();
@@ -109,7 +129,7 @@ pub(crate) async fn measure(
     subject: &Subject,
     duration: Duration,
 ) -> anyhow::Result<()> {
-    let (found, alone) = one_by_one(store, subject, &Filter::default()).await?;
+    let (found, alone) = one_by_one(store, &subject.queries, &Filter::default()).await?;
     line(format_args!("recall_at_10={:.4}", truth::recall(&subject.truth, &found)));
     alone.print("one caller, each query once");
     filtered(store, subject, &alone).await?;
@@ -119,12 +139,12 @@ pub(crate) async fn measure(
 /// Each query once, and what was found.
 async fn one_by_one(
     store: &dyn VectorStore,
-    subject: &Subject,
+    queries: &[Embedding],
     filter: &Filter,
 ) -> anyhow::Result<(Vec<Vec<usize>>, Latencies)> {
     let (mut found, mut times) = (Vec::new(), Vec::new());
     let start = Instant::now();
-    for query in subject.queries.iter() {
+    for query in queries {
         let asked = Instant::now();
         let hits = store.search(name(), vec![search(query, filter.clone())]).await?;
         times.push(asked.elapsed());
@@ -138,23 +158,41 @@ async fn filtered(
     subject: &Subject,
     unfiltered: &Latencies,
 ) -> anyhow::Result<()> {
-    let tags: Vec<_> = (0..subject.vectors.len()).map(recipe::tags).collect();
     for (tag, chance) in TAGS {
-        let test = Test::Match(Scalar::String(tag.to_owned()));
-        let filter = Filter::default().and(Field::Metadata("tag".to_owned()), test);
-        let truth = truth::nearest(&subject.vectors, &subject.queries, LIMIT, |number| {
-            tags[number].contains(&tag)
-        });
-        let (found, times) = one_by_one(store, subject, &filter).await?;
-        let recall = truth::recall(&truth, &found);
-        let (p50, p99) = (ms(times.p50()), ms(times.p99()));
-        let times_slower = p50 / ms(unfiltered.p50());
-        line(format_args!(
-            "filtered {:.1} %: filtered_p50_ms={p50:.2} filtered_p99_ms={p99:.2} \
-             recall={recall:.4} p50_over_unfiltered={times_slower:.2}",
-            chance * 100.0
-        ));
+        let what = format!("{:.1} % by chance", chance * 100.0);
+        filtered_by(store, subject, (tag, &what, &subject.queries), unfiltered).await?;
     }
+    for (tag, one_of) in CLUSTER_TAGS {
+        // Whoever filters by a kind looks for one of that kind.
+        let is_asked = |&(at, _): &(usize, &Embedding)| {
+            recipe::cluster_tags(subject.clusters[at]).any(|own| own == tag)
+        };
+        let asked = subject.queries.iter().enumerate().filter(is_asked);
+        let asked: Vec<_> = asked.map(|(_, query)| query.clone()).collect();
+        let what = format!("one cluster of {one_of}");
+        filtered_by(store, subject, (tag, &what, &asked), unfiltered).await?;
+    }
+    Ok(())
+}
+
+async fn filtered_by(
+    store: &dyn VectorStore,
+    subject: &Subject,
+    (tag, what, queries): (&str, &str, &[Embedding]),
+    unfiltered: &Latencies,
+) -> anyhow::Result<()> {
+    let test = Test::Match(Scalar::String(tag.to_owned()));
+    let filter = Filter::default().and(Field::Metadata("tag".to_owned()), test);
+    let passes = |number: usize| subject.tags[number].contains(&tag);
+    let truth = truth::nearest(&subject.vectors, queries, LIMIT, passes);
+    let (found, times) = one_by_one(store, queries, &filter).await?;
+    let recall = truth::recall(&truth, &found);
+    let (p50, p99) = (ms(times.p50()), ms(times.p99()));
+    let (slower_p50, slower_p99) = (p50 / ms(unfiltered.p50()), p99 / ms(unfiltered.p99()));
+    line(format_args!(
+        "filtered, {what}: filtered_p50_ms={p50:.2} filtered_p99_ms={p99:.2} recall={recall:.4} \
+         p50_over_unfiltered={slower_p50:.2} p99_over_unfiltered={slower_p99:.2}"
+    ));
     Ok(())
 }
 
@@ -174,9 +212,12 @@ async fn under_load(
         let start = Instant::now();
         for (number, batch) in more.chunks(BATCH).enumerate() {
             let first = subject.vectors.len() + number * BATCH;
-            let points = batch.iter().enumerate();
-            let points = points.map(|(i, vector)| point(first + i, vector.clone())).collect();
-            store.upsert(name(), points).await?;
+            let points = (first..).zip(batch.iter().cloned());
+            let points = points.map(|(number, drawn)| {
+                let (tags, vector) = tagged((number, drawn));
+                point(number, vector, &tags)
+            });
+            store.upsert(name(), points.collect()).await?;
             written.fetch_add(batch.len(), Ordering::Relaxed);
             if start.elapsed() > duration {
                 break;
@@ -273,9 +314,13 @@ fn numbers(hits: impl Iterator<Item = Hit>) -> Vec<usize> {
     hits.filter_map(|hit| hit.item.id.as_str().parse().ok()).collect()
 }
 
-fn point(number: usize, vector: Embedding) -> Point {
+fn tagged((number, drawn): (usize, Drawn)) -> (Vec<&'static str>, Embedding) {
+    (recipe::tags(number, drawn.cluster), drawn.vector)
+}
+
+fn point(number: usize, vector: Embedding, tags: &[&str]) -> Point {
     let now = jiff::Timestamp::UNIX_EPOCH;
-    let tags = recipe::tags(number).into_iter().map(|tag| Scalar::String(tag.to_owned()));
+    let tags = tags.iter().map(|tag| Scalar::String((*tag).to_owned()));
     let item = Item {
         id: ItemId::try_from(number.to_string()).expect("digits"),
         uri: String::new(),

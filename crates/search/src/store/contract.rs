@@ -1,6 +1,7 @@
 //! What every store must do, as one suite that runs on each of them.
 
 mod features;
+mod filters;
 pub(crate) mod oracle;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use jiff::Timestamp;
 
 use super::index::{Indexes, VectorIndex};
 use super::{Distance, Error, NewCollection, Page, Point, Search, Target, VectorStore};
-use crate::filter::{Clause, Condition, Field, Filter, Range, Test};
+use crate::filter::{Field, Filter, Test};
 use crate::item::{Item, Metadata, Scalar, Value};
 
 /// Length of the vectors in these tests.
@@ -67,16 +68,27 @@ pub(crate) fn point(text: &str, vector: [f32; DIMENSION]) -> Point {
     Point { item: item(text), vector }
 }
 
-/// A point with metadata.
-fn with(text: &str, metadata: &[(&str, Value)]) -> Point {
-    let mut point = point(text, [1.0, 0.0, 0.0, 0.0]);
-    point.item.metadata =
-        metadata.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-    point
-}
-
 pub(crate) fn string(text: &str) -> Scalar {
     Scalar::String(text.to_owned())
+}
+
+fn field(name: &str) -> Field {
+    Field::Metadata(name.to_owned())
+}
+
+fn number(number: f64) -> Value {
+    Value::One(Scalar::Number(number))
+}
+
+fn text(text: &str) -> Value {
+    Value::One(string(text))
+}
+
+/// An item with one field `f`, in a direction.
+fn with(id: &str, value: Value, vector: [f32; DIMENSION]) -> Point {
+    let mut point = point(id, vector);
+    point.item.metadata = Metadata::from([("f".to_owned(), value)]);
+    point
 }
 
 /// A filter with one condition that must hold.
@@ -142,11 +154,10 @@ pub(crate) async fn verify(store: &dyn VectorStore) {
     points_come_and_go(store).await;
     writes_raise_the_generation(store).await;
     refuses_what_does_not_fit(store).await;
-    filters_mean_what_they_say(store).await;
-    facts_can_be_filtered(store).await;
     pages_are_complete(store).await;
     searches_rank_and_cut(store).await;
     equal_scores_are_in_order_of_id(store).await;
+    filters::verify(store).await;
     features::verify(store).await;
 }
 
@@ -238,118 +249,6 @@ async fn refuses_what_does_not_fit(store: &dyn VectorStore) {
     assert_eq!(count, Ok(0), "no point of a refused batch is stored");
     let search = Search { target: Target::Vector(short), ..search([1.0; 4], 1) };
     assert_eq!(store.search(name("fit"), vec![search]).await, Err(wrong), "nor searched");
-}
-
-async fn filters_mean_what_they_say(store: &dyn VectorStore) {
-    store.create(new_collection("filters")).await.expect("made");
-    let one = |scalar| Value::One(scalar);
-    let number = |number| Value::One(Scalar::Number(number));
-    let points = vec![
-        with("s", &[("f", one(string("Rot Grün")))]),
-        with("i", &[("f", number(7.0))]),
-        with("n", &[("f", number(-0.5))]),
-        with("t", &[("f", one(Scalar::Bool(true)))]),
-        with("l", &[("f", Value::Many(vec![string("rot"), string("blau")]))]),
-        with("m", &[("f", Value::Many(vec![Scalar::Number(1.0), Scalar::Number(9.25)]))]),
-        with("e", &[("f", Value::Many(Vec::new()))]),
-        with("x", &[("g", one(string("rot")))]),
-    ];
-    store.upsert(name("filters"), points).await.expect("stored");
-
-    let field = || Field::Metadata("f".to_owned());
-    let numbers = |values: &[f64]| values.iter().copied().map(Scalar::Number).collect();
-    let range = |gt, gte, lt, lte| Test::Range(Range { gt, gte, lt, lte });
-    let cases: Vec<(Test, &[&str])> = vec![
-        (Test::Match(string("rot")), &["l"]),
-        (Test::Match(string("Rot Grün")), &["s"]),
-        (Test::Match(string("rot grün")), &[]),
-        (Test::Match(Scalar::Number(7.0)), &["i"]),
-        (Test::Match(Scalar::Number(-0.5)), &["n"]),
-        (Test::Match(Scalar::Number(9.25)), &["m"]),
-        (Test::Match(Scalar::Bool(true)), &["t"]),
-        (Test::Match(Scalar::Bool(false)), &[]),
-        (Test::AnyOf(vec![string("blau"), string("Rot Grün")]), &["l", "s"]),
-        (Test::AnyOf(numbers(&[1.0, -0.5, 7.5])), &["m", "n"]),
-        (Test::AnyOf(vec![Scalar::Bool(false), Scalar::Bool(true)]), &["t"]),
-        (range(Some(-0.5), None, None, None), &["i", "m"]),
-        (range(None, Some(-0.5), None, None), &["i", "m", "n"]),
-        (range(None, None, Some(7.0), None), &["m", "n"]),
-        (range(None, None, None, Some(7.0)), &["i", "m", "n"]),
-        (range(Some(1.0), None, Some(9.25), None), &["i"]),
-        (range(None, Some(1.0), None, Some(9.25)), &["i", "m"]),
-        (Test::Text("ROT".to_owned()), &["l", "s"]),
-        (Test::Text("t grÜ".to_owned()), &["s"]),
-        (Test::Text("7".to_owned()), &[]),
-        (Test::Exists(true), &["i", "l", "m", "n", "s", "t"]),
-        (Test::Exists(false), &["e", "x"]),
-    ];
-    let all = ["e", "i", "l", "m", "n", "s", "t", "x"];
-    for (test, expected) in cases {
-        let condition = Clause::Condition(Condition { field: field(), test: test.clone() });
-        let must = Filter { must: vec![condition.clone()], ..Filter::default() };
-        let should = Filter { should: vec![condition.clone()], ..Filter::default() };
-        let must_not = Filter { must_not: vec![condition], ..Filter::default() };
-        let rest: Vec<_> = all.iter().copied().filter(|id| !expected.contains(id)).collect();
-        assert_eq!(passing(store, &name("filters"), &must, 3).await, expected, "must {test:?}");
-        assert_eq!(passing(store, &name("filters"), &should, 3).await, expected, "should {test:?}");
-        assert_eq!(passing(store, &name("filters"), &must_not, 3).await, rest, "not {test:?}");
-    }
-
-    let condition = |test| Clause::Condition(Condition { field: field(), test });
-    let mixed = Filter {
-        must: vec![condition(Test::Exists(true))],
-        should: vec![
-            condition(Test::Text("rot".to_owned())),
-            condition(Test::Match(Scalar::Number(7.0))),
-        ],
-        must_not: vec![condition(Test::Match(string("blau")))],
-    };
-    assert_eq!(passing(store, &name("filters"), &mixed, 10).await, ["i", "s"], "all three parts");
-    let unsatisfied = Filter {
-        must: vec![condition(Test::Exists(true))],
-        should: vec![condition(Test::Match(string("nobody")))],
-        ..Filter::default()
-    };
-    let none = passing(store, &name("filters"), &unsatisfied, 10).await;
-    assert!(none.is_empty(), "one alternative has to hold: {none:?}");
-}
-
-async fn facts_can_be_filtered(store: &dyn VectorStore) {
-    store.create(new_collection("facts")).await.expect("made");
-    let mut points: Vec<_> = ["a", "b", "C c"].iter().map(|id| point(id, [1.0; 4])).collect();
-    points[0].item.uri = "s3://Bucket/a".to_owned();
-    points[1].item.filename = String::new();
-    points[1].item.format = "png".to_owned();
-    points[2].item.width = 99;
-    points[2].item.byte_size = 1 << 40;
-    store.upsert(name("facts"), points).await.expect("stored");
-
-    let least = |bound: f64| Test::Range(Range { gte: Some(bound), ..Range::default() });
-    let hash = ContentHash::of(b"b").to_string();
-    let cases: Vec<(Field, Test, &[&str])> = vec![
-        (Field::Id, Test::Match(string("C c")), &["C c"]),
-        (Field::Id, Test::AnyOf(vec![string("a"), string("b"), string("c")]), &["a", "b"]),
-        (Field::Id, Test::Text("c C".to_owned()), &["C c"]),
-        (Field::Id, Test::Exists(true), &["C c", "a", "b"]),
-        (Field::Uri, Test::Match(string("s3://Bucket/a")), &["a"]),
-        (Field::Uri, Test::Text("s3://bucket".to_owned()), &["a"]),
-        (Field::Uri, Test::Exists(false), &["C c", "b"]),
-        (Field::Filename, Test::Exists(true), &["C c", "a"]),
-        (Field::Format, Test::Match(string("png")), &["b"]),
-        (Field::ContentHash, Test::Match(string(&hash)), &["b"]),
-        (Field::ContentHash, Test::Match(Scalar::Bool(true)), &[]),
-        (Field::Width, Test::Match(Scalar::Number(640.0)), &["a", "b"]),
-        (Field::Width, Test::Match(string("640")), &[]),
-        (Field::Width, Test::Match(Scalar::Number(640.5)), &[]),
-        (Field::Width, Test::Text("640".to_owned()), &[]),
-        (Field::Height, least(480.0), &["C c", "a", "b"]),
-        (Field::ByteSize, least(1e9), &["C c"]),
-    ];
-    for (field, test, expected) in cases {
-        let filter = must(field, test);
-        let found = passing(store, &name("facts"), &filter, 2).await;
-        assert_eq!(found, expected, "{filter:?}");
-    }
 }
 
 async fn pages_are_complete(store: &dyn VectorStore) {
