@@ -11,6 +11,7 @@
 //! store.
 
 mod cache;
+mod filtered;
 mod load;
 mod recipe;
 mod report;
@@ -80,11 +81,14 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     if cli.parts.contains(&Part::Store) || cli.parts.contains(&Part::Service) {
         let recipe = Recipe { vectors: cli.vectors.get(), dimension: cli.dimension.get() };
         let subject = store::Subject::make(&recipe, cli.queries.get());
+        let before = store::Memory::now()?;
         let store = store::open(&folder, cli.qdrant_url.as_deref()).await?;
         store::fill(store.as_ref(), &subject).await?;
+        if cli.qdrant_url.is_none() {
+            store::cost(&folder, cli.vectors.get(), before)?;
+        }
         if cli.parts.contains(&Part::Store) {
-            store::measure(store.as_ref(), &subject, load).await?;
-            store::cost(&folder, cli.vectors.get())?;
+            store::measure(&store, &subject, load).await?;
         }
         // Closed, so that the service may have the folder.
         store.close().await;

@@ -8,7 +8,8 @@
 //!
 //! Beside its vector, each item has tags. Some are drawn by chance: `p50` with one half, `p10`, `p1`
 //! and `p01` with 10 %, 1 % and 0.1 %. Others go with the cluster, as what people filter by often
-//! does: `c50` is on every second cluster, `c10` on every tenth.
+//! does: `c50` is on every second cluster, `c10` on every tenth. Another field has the name of the
+//! cluster.
 
 use clipmesh_proto::Embedding;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};

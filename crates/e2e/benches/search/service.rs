@@ -11,6 +11,7 @@ use futures::StreamExt as _;
 use tokio::time::Instant;
 
 use crate::load::{self, Latencies};
+use crate::recipe::Drawn;
 use crate::report::{line, ms};
 use crate::store::{self, COLLECTION, Subject};
 
@@ -38,12 +39,12 @@ pub(crate) async fn measure(
     let sandbox = builder.start().await?;
     let clients = sandbox.clients()?;
     load::run(1, WARM_UP, asking(clients.clone(), subject)).await?;
-    over_store(clients.clone(), subject, duration).await?;
+    let calm = over_store(clients.clone(), subject, duration).await?;
     for callers in [8, 64] {
         let through = load::run(callers, duration, asking(clients.clone(), subject)).await?;
         through.print(&format!("{callers} callers through the gateway"));
     }
-    index_rate(clients, subject).await
+    indexing(clients, subject, &calm, duration).await
 }
 
 /// One caller: the whole call, and the store's part of the same calls.
@@ -51,7 +52,7 @@ async fn over_store(
     mut clients: Clients,
     subject: &Subject,
     duration: Duration,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Latencies> {
     let (mut whole, mut store) = (Vec::new(), Vec::new());
     let start = Instant::now();
     while start.elapsed() < duration {
@@ -72,22 +73,47 @@ async fn over_store(
         "service_over_store={added:.0} (µs at the median, beyond the store's own {store:.2} ms; \
          goal: under 1000)"
     ));
+    Ok(whole)
+}
+
+/// What a caller who searches notices while another one indexes, and how fast indexing is alone.
+async fn indexing(
+    clients: Clients,
+    subject: &Subject,
+    calm: &Latencies,
+    duration: Duration,
+) -> anyhow::Result<()> {
+    let vectors = Arc::new(subject.source.vectors(INDEXED, 4));
+    let start = Instant::now();
+    let (busy, rate) = tokio::try_join!(
+        load::run(1, duration, asking(clients.clone(), subject)),
+        index(clients.clone(), &vectors, "beside", move |_| start.elapsed() < duration),
+    )?;
+    line(format_args!(
+        "while {rate:.0} items a second are indexed: p99_over_calm={:.2} p50_over_calm={:.2}",
+        ms(busy.p99()) / ms(calm.p99()),
+        ms(busy.p50()) / ms(calm.p50())
+    ));
+    let rate = index(clients, &vectors, "alone", |number| number < INDEXED).await?;
+    line(format_args!("index_rate={rate:.0} (durable items a second, one stream)"));
     Ok(())
 }
 
-/// Ready vectors through the stream, each acknowledged once it is durable.
-async fn index_rate(mut clients: Clients, subject: &Subject) -> anyhow::Result<()> {
-    let collection = clients.create_collection("stream").await?;
-    let dimension = usize::try_from(collection.dimension)?;
-    let queries = Arc::clone(&subject.queries);
-    let requests = (0..INDEXED).map(move |number| {
-        let values = queries[number % queries.len()].values();
-        // The model that runs makes vectors of another length.
-        let values: Vec<_> = (0..dimension).map(|i| values[i % values.len()]).collect();
+/// Sends ready vectors of new items through one stream while it `goes_on`. How many a second were
+/// acknowledged, which is once they are durable.
+async fn index(
+    mut clients: Clients,
+    vectors: &Arc<Vec<Drawn>>,
+    prefix: &'static str,
+    goes_on: impl Fn(usize) -> bool + Send + 'static,
+) -> anyhow::Result<f64> {
+    let vectors = Arc::clone(vectors);
+    let requests = (0..).take_while(move |number| goes_on(*number)).map(move |number| {
+        let values = vectors[number % vectors.len()].vector.values().to_vec();
         let vector = v1::VectorQuery { values, ..v1::VectorQuery::default() };
-        let id = number.to_string();
+        let id = format!("{prefix}-{number}");
         let item = v1::NewItem { id, vector: Some(vector), ..v1::NewItem::default() };
-        let collection = "stream".to_owned();
+        let collection = COLLECTION.to_owned();
         v1::IndexItemsRequest { collection, key: number as u64, item: Some(item) }
     });
     let start = Instant::now();
@@ -97,14 +123,7 @@ async fn index_rate(mut clients: Clients, subject: &Subject) -> anyhow::Result<(
         clipmesh_e2e::clients::acknowledged(answer?).1?;
         acknowledged += 1;
     }
-    anyhow::ensure!(acknowledged == INDEXED, "{acknowledged} of {INDEXED} were acknowledged");
-    let rate = INDEXED as f64 / start.elapsed().as_secs_f64();
-    line(format_args!(
-        "index_rate={rate:.0} (durable items a second, {dimension} floats, one stream)"
-    ));
-    let request = v1::DeleteCollectionRequest { name: "stream".to_owned() };
-    clients.collections.delete_collection(request).await?;
-    Ok(())
+    Ok(f64::from(acknowledged) / start.elapsed().as_secs_f64())
 }
 
 fn asking(

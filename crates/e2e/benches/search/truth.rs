@@ -4,19 +4,24 @@ use std::num::NonZeroUsize;
 
 use clipmesh_proto::Embedding;
 
-/// Of each query, the numbers of the `k` nearest vectors among those that `passes` lets through.
+/// Of each query, the numbers of the `k` nearest vectors among those that `passes`, given the number
+/// of the query and of the vector, lets through.
 pub(crate) fn nearest(
     vectors: &[Embedding],
     queries: &[Embedding],
     k: usize,
-    passes: impl Fn(usize) -> bool + Sync,
+    passes: impl Fn(usize, usize) -> bool + Sync,
 ) -> Vec<Vec<usize>> {
     let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let share = queries.len().div_ceil(threads).max(1);
     let passes = &passes;
     std::thread::scope(|scope| {
-        let work = |queries| move || one_by_one(vectors, queries, k, passes);
-        let running: Vec<_> = queries.chunks(share).map(|part| scope.spawn(work(part))).collect();
+        let work = |(part, queries): (usize, _)| {
+            let passes = move |at, number| passes(part * share + at, number);
+            move || one_by_one(vectors, queries, k, passes)
+        };
+        let parts = queries.chunks(share).enumerate();
+        let running: Vec<_> = parts.map(|part| scope.spawn(work(part))).collect();
         let done = running.into_iter().map(|part| part.join().expect("no comparison panics"));
         done.flatten().collect()
     })
@@ -26,12 +31,12 @@ fn one_by_one(
     vectors: &[Embedding],
     queries: &[Embedding],
     k: usize,
-    passes: impl Fn(usize) -> bool,
+    passes: impl Fn(usize, usize) -> bool,
 ) -> Vec<Vec<usize>> {
-    let candidates: Vec<_> = (0..vectors.len()).filter(|number| passes(*number)).collect();
-    let nearest = |query: &Embedding| {
+    let nearest = |(at, query): (usize, &Embedding)| {
+        let candidates = (0..vectors.len()).filter(|&number| passes(at, number));
         let mut scored: Vec<_> =
-            candidates.iter().map(|&number| (number, dot(&vectors[number], query))).collect();
+            candidates.map(|number| (number, dot(&vectors[number], query))).collect();
         let k = k.min(scored.len());
         if k < scored.len() {
             scored.select_nth_unstable_by(k, |(_, a), (_, b)| b.total_cmp(a));
@@ -39,7 +44,7 @@ fn one_by_one(
         scored.truncate(k);
         scored.into_iter().map(|(number, _)| number).collect()
     };
-    queries.iter().map(nearest).collect()
+    queries.iter().enumerate().map(nearest).collect()
 }
 
 /// In lanes, which the compiler turns into vector instructions.

@@ -104,7 +104,8 @@ fn graph(index: &VectorIndex, dimension: usize, config: &Config) -> HnswIndexCon
     HnswIndexConfig {
         m: index.links,
         ef_construct: index.build_effort,
-        full_scan_threshold: kib_of(config.full_scan_points.get(), dimension),
+        // Which way a filtered search goes is decided with each; see `shard/plan.rs`.
+        full_scan_threshold: kib_of(config.optimize_after.get(), dimension),
         max_indexing_threads: BUILDING_THREADS,
         ..HnswIndexConfig::default()
     }
