@@ -1,6 +1,7 @@
 //! The service as a whole: what it is made of, and the order in which it comes up and goes down.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ impl App {
             }
             StoreKind::Qdrant => Arc::new(Qdrant::new(config.store.qdrant.clone())?),
         };
-        let blobs = Blobs::open(&config.blobs, &config.data_dir.join("thumbnails"))?;
+        let blobs = Blobs::open(&config.blobs, &files_folder(&config))?;
         // Only what nobody else can have made: other places may be shared with services whose
         // collections are not known here.
         if config.store.kind == StoreKind::Edge && config.blobs.url.is_none() {
@@ -133,6 +134,16 @@ impl App {
         self.store.close().await;
         Ok(served?)
     }
+}
+
+/// Where files are kept unless `blobs.url` names another place. Each kind of store has a folder of
+/// its own, so that what the collections of one have there is not cleared away by the other, which
+/// does not know them.
+fn files_folder(config: &Config) -> PathBuf {
+    config.data_dir.join(match config.store.kind {
+        StoreKind::Edge => "thumbnails",
+        StoreKind::Qdrant => "thumbnails-qdrant",
+    })
 }
 
 /// Chooses the cryptography of all clients in this process that leave the choice to it: two of the

@@ -34,8 +34,8 @@ pub struct Config {
     /// Where files are kept: `file:///FOLDER`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or
     /// `az://CONTAINER/PREFIX`. Credentials, region and end point come from the environment, as in
     /// `AWS_ACCESS_KEY_ID`, `GOOGLE_SERVICE_ACCOUNT` and `AZURE_STORAGE_ACCOUNT_NAME`. Replicas of
-    /// the service need one that all of them reach. Default: the folder `thumbnails` in
-    /// `data_dir`.
+    /// the service need one that all of them reach. Default: a folder in
+    /// `data_dir`: `thumbnails`, or beside a Qdrant server `thumbnails-qdrant`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Whether to keep the image files as well as small pictures of them, for `GetOriginal`. They

@@ -26,7 +26,8 @@ pub struct Config {
     /// Where to listen. Default: 127.0.0.1:8081.
     pub listen: SocketAddr,
     /// The folder of everything that is kept: vectors in `collections`, small pictures in
-    /// `thumbnails`. One process at a time. Default: `data`.
+    /// `thumbnails`; beside a Qdrant server, which has the vectors, they are in
+    /// `thumbnails-qdrant`. One process at a time. Default: `data`.
     pub data_dir: PathBuf,
     pub limits: Limits,
     pub store: Store,

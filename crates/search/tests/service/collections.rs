@@ -1,8 +1,10 @@
 use clipmesh_proto::code::{self, Reason};
 use clipmesh_proto::search::v1;
+use clipmesh_search::Config;
+use clipmesh_search::config::StoreKind;
 use tonic::Code;
 
-use crate::sandbox::{COLLECTION, RED, Sandbox, assert_refused, item};
+use crate::sandbox::{COLLECTION, RED, Sandbox, Service, assert_refused, item};
 
 fn list(page_size: u32, page_token: &str) -> v1::ListCollectionsRequest {
     v1::ListCollectionsRequest { page_size, page_token: page_token.to_owned() }
@@ -79,6 +81,26 @@ async fn a_removed_collection_takes_everything_with_it() {
 
     clients.create(COLLECTION).await;
     assert_eq!(clients.count().await, 0, "one of the same name begins empty");
+}
+
+#[tokio::test]
+async fn files_beside_another_kind_of_store_are_left_alone() {
+    let (mut sandbox, _clients) = Sandbox::start().await;
+    let data_dir = sandbox.folder.path().to_owned();
+    let mut config = Config::default();
+    config.store.kind = StoreKind::Qdrant;
+    // The server need not be up for the folder to be made.
+    Service::start_with(config, &data_dir, &sandbox.embedder.url).await.stop().await;
+    let file = |folder: &str| data_dir.join(folder).join("f".repeat(32)).join("00").join("a.jpg");
+    let both = ["thumbnails", "thumbnails-qdrant"];
+    for folder in both {
+        assert!(data_dir.join(folder).is_dir(), "`{folder}` is in use");
+        std::fs::create_dir_all(file(folder).parent().expect("a folder")).expect("made");
+        std::fs::write(file(folder), b"small").expect("written");
+    }
+    sandbox.restart().await;
+    let is_there = both.map(|folder| file(folder).exists());
+    assert_eq!(is_there, [false, true], "what no collection here has, in our own folder only");
 }
 
 #[tokio::test]
