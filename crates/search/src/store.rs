@@ -128,6 +128,15 @@ pub trait VectorStore: fmt::Debug + Send + Sync + 'static {
     /// Removes points, with the same promise; ids that are not there are passed over.
     fn delete(&self, name: CollectionName, ids: Vec<ItemId>) -> Answer<'_, ()>;
 
+    /// Removes a point, with the same promise, unless it was changed since it had this etag. Tells
+    /// whether it is gone.
+    fn delete_unchanged(
+        &self,
+        name: CollectionName,
+        id: ItemId,
+        expected: Etag,
+    ) -> Answer<'_, bool>;
+
     /// Gives what is there the promise of [`Self::upsert`]: a write that was answered with an
     /// error may have been made all the same, and a later read sees it.
     fn sync(&self, name: CollectionName) -> Answer<'_, ()>;

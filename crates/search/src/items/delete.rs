@@ -2,12 +2,10 @@
 
 use clipmesh_proto::ids::{CollectionName, ItemId};
 
-use super::write::Write;
 use super::{Items, changed_since, check_etag};
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::item::{Etag, Item};
-use crate::items::intake::times_after;
 use crate::store::{Collection, Page, Point};
 
 /// Items that are deleted at once. More is a little quicker, and keeps others waiting for longer.
@@ -34,20 +32,17 @@ impl Items {
         let turn = self.locks.lock(&collection.name, &id).await;
         let found = self.store.point(collection.name.clone(), id.clone()).await?;
         let missing = || Error::NoItem { collection: collection.name.clone(), id: id.clone() };
-        let Point { mut item, vector } = found.ok_or_else(missing)?;
+        let Point { item, .. } = found.ok_or_else(missing)?;
         check_etag(&collection.name, &item, etag.as_ref())?;
-        if etag.is_some() {
-            // A store deletes whatever there is. With another etag first, the item is lost to every
-            // other process that would change it on the ground of this one.
-            let expected = Some(item.etag());
-            (_, item.update_time) = times_after(&item);
-            let point = Point { item: item.clone(), vector };
-            let write = Write { point, expected, old_picture: None };
-            if !self.writer.write(turn.clone(), collection.clone(), write).await? {
-                return Err(changed_since(&collection.name, &id));
-            }
+        if etag.is_none() {
+            return self.writer.delete(turn, collection, vec![item]).await;
         }
-        self.writer.delete(turn, collection, vec![item]).await
+        let name = collection.name.clone();
+        match self.writer.delete_unchanged(turn, collection, item).await? {
+            true => Ok(()),
+            // Another process was faster.
+            false => Err(changed_since(&name, &id)),
+        }
     }
 
     /// Takes several items out, and counts them. When it fails, some may be gone.

@@ -34,6 +34,22 @@ impl Fragile {
         let is_broken = self.is_broken.load(Ordering::SeqCst);
         if is_broken { Err(store::Error::Failed("the disk broke".to_owned())) } else { Ok(()) }
     }
+
+    /// Lets another process be faster, if there still is one.
+    async fn compete(&self, name: &CollectionName, id: &ItemId) -> Result<(), store::Error> {
+        let rivals = self.rivals.load(Ordering::SeqCst);
+        if rivals == 0 {
+            return Ok(());
+        }
+        self.rivals.store(rivals - 1, Ordering::SeqCst);
+        let exact: &dyn VectorStore = &self.exact;
+        let found = exact.point(name.clone(), id.clone()).await?;
+        let mut other = found.expect("there");
+        (_, other.item.update_time) = intake::times_after(&other.item);
+        let number = Value::One(Scalar::Number(rivals as f64));
+        other.item.metadata.insert("rival".to_owned(), number);
+        self.exact.upsert(name.clone(), vec![other]).await
+    }
 }
 
 impl VectorStore for Fragile {
@@ -96,17 +112,7 @@ impl VectorStore for Fragile {
 
     fn replace(&self, name: CollectionName, point: Point, expected: Etag) -> Answer<'_, bool> {
         async {
-            let rivals = self.rivals.load(Ordering::SeqCst);
-            if rivals > 0 {
-                self.rivals.store(rivals - 1, Ordering::SeqCst);
-                let exact: &dyn VectorStore = &self.exact;
-                let found = exact.point(name.clone(), point.item.id.clone()).await?;
-                let mut other = found.expect("there");
-                (_, other.item.update_time) = intake::times_after(&other.item);
-                let number = Value::One(Scalar::Number(rivals as f64));
-                other.item.metadata.insert("rival".to_owned(), number);
-                self.exact.upsert(name.clone(), vec![other]).await?;
-            }
+            self.compete(&name, &point.item.id).await?;
             let replaced = self.exact.replace(name, point, expected).await?;
             self.disk().map(|()| replaced)
         }
@@ -115,6 +121,20 @@ impl VectorStore for Fragile {
 
     fn delete(&self, name: CollectionName, ids: Vec<ItemId>) -> Answer<'_, ()> {
         self.exact.delete(name, ids)
+    }
+
+    fn delete_unchanged(
+        &self,
+        name: CollectionName,
+        id: ItemId,
+        expected: Etag,
+    ) -> Answer<'_, bool> {
+        async {
+            self.compete(&name, &id).await?;
+            let deleted = self.exact.delete_unchanged(name, id, expected).await?;
+            self.disk().map(|()| deleted)
+        }
+        .boxed()
     }
 
     fn get(
@@ -231,4 +251,22 @@ async fn a_change_begins_anew_when_another_process_was_faster() {
     store.rivals.store(100, Ordering::SeqCst);
     let refused = items.update(name("c"), id("a"), change("3"), None).await;
     assert!(matches!(refused, Err(Error::EtagMismatch { .. })), "it does not try for ever");
+}
+
+#[tokio::test]
+async fn a_deletion_is_whole_though_its_caller_leaves() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let store = Arc::new(Fragile::default());
+    let items = items(store.clone(), &folder);
+    store.create(new_collection("c")).await.expect("made");
+    store.upsert(name("c"), vec![point("a", [1.0; 4])]).await.expect("stored");
+    let found = items.get(name("c"), id("a"), false).await.expect("there").item;
+    let mut deletion = Box::pin(items.delete(name("c"), id("a"), Some(found.etag())));
+    assert!(futures::poll!(&mut deletion).is_pending(), "it has begun");
+    drop(deletion);
+    let changes = items.changes();
+    changes.close();
+    changes.wait().await;
+    let left = items.get(name("c"), id("a"), false).await;
+    assert!(matches!(left, Err(Error::NoItem { .. })), "it is gone, and not another: {left:?}");
 }

@@ -97,6 +97,30 @@ impl Writer {
         .await
     }
 
+    /// Removes an item with its files if it is as it was read, and tells whether it was.
+    pub(super) async fn delete_unchanged(
+        &self,
+        turn: Turn,
+        collection: Collection,
+        item: Item,
+    ) -> Result<bool, Error> {
+        let own = self.clone();
+        self.finish(async move {
+            let _turn = turn;
+            own.check_uid(&collection).await?;
+            let (name, id, etag) = (collection.name.clone(), item.id.clone(), item.etag());
+            let deleted = own.store.delete_unchanged(name, id, etag).await;
+            own.changed(&collection).await;
+            let is_gone = deleted?;
+            if is_gone {
+                let hash = item.content_hash.iter();
+                own.drop_files(&collection, hash.map(|hash| (&item.id, hash))).await;
+            }
+            Ok(is_gone)
+        })
+        .await
+    }
+
     /// Follows each change that searches may see, before it is answered; also one that failed,
     /// which may have been made all the same.
     async fn changed(&self, collection: &Collection) {

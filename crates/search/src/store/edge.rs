@@ -206,6 +206,15 @@ impl VectorStore for Edge {
         self.write("delete", name, move |shard| shard.delete(&ids))
     }
 
+    fn delete_unchanged(
+        &self,
+        name: CollectionName,
+        id: ItemId,
+        expected: Etag,
+    ) -> Answer<'_, bool> {
+        self.write("delete_unchanged", name, move |shard| shard.delete_unchanged(id, &expected))
+    }
+
     fn sync(&self, name: CollectionName) -> Answer<'_, ()> {
         if !self.catalogue.config().sync_writes {
             // The engine's log has it, and no more is promised.

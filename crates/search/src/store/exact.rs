@@ -181,6 +181,25 @@ impl VectorStore for Exact {
         })
     }
 
+    fn delete_unchanged(
+        &self,
+        name: CollectionName,
+        id: ItemId,
+        expected: Etag,
+    ) -> Answer<'_, bool> {
+        self.with(&name, |contents| {
+            let Some(own) = contents.points.get(&id) else {
+                return Ok(true);
+            };
+            let is_same = own.item.etag() == expected;
+            if is_same {
+                contents.points.remove(&id);
+                contents.generation += 1;
+            }
+            Ok(is_same)
+        })
+    }
+
     fn sync(&self, name: CollectionName) -> Answer<'_, ()> {
         self.with(&name, |_| Ok(()))
     }

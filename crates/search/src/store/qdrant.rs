@@ -275,6 +275,17 @@ impl VectorStore for Qdrant {
         self.write("delete", name, |inner, name| async move { inner.delete(&name, &ids).await })
     }
 
+    fn delete_unchanged(
+        &self,
+        name: CollectionName,
+        id: ItemId,
+        expected: Etag,
+    ) -> Answer<'_, bool> {
+        self.write("delete_unchanged", name, |inner, name| async move {
+            inner.delete_unchanged(&name, &id, &expected).await
+        })
+    }
+
     fn sync(&self, name: CollectionName) -> Answer<'_, ()> {
         // What is there is in the log of a server, and no more is promised of any write.
         self.read("sync", name, |inner, name| async move { inner.ask(&name).await.map(drop) })

@@ -10,7 +10,7 @@ use crate::filter::{Field, Filter, Range, Test};
 use crate::item::{Scalar, Value};
 use crate::store::index::{FieldIndex, Indexes, Kind, Quantization, VectorIndex};
 use crate::store::{
-    Error, Facet, Grouped, IndexState, NewCollection, Ordered, Search, Target, VectorStore,
+    Error, Facet, Grouped, IndexState, NewCollection, Ordered, Point, Search, Target, VectorStore,
 };
 
 pub(super) async fn verify(store: &dyn VectorStore) {
@@ -75,7 +75,14 @@ async fn a_write_can_depend_on_what_is_there(store: &dyn VectorStore) {
     assert_eq!(stored().await.map(|point| point.item), Some(second.item.clone()), "replaced");
     let again = store.replace(name("etags"), first.clone(), first.item.etag()).await;
     assert_eq!(again, Ok(false), "it has another now");
-    store.delete(name("etags"), vec![id("a")]).await.expect("deleted");
+    let delete = async |point: &Point| {
+        store.delete_unchanged(name("etags"), point.item.id.clone(), point.item.etag()).await
+    };
+    assert_eq!(delete(&first).await, Ok(false), "it had that etag once");
+    assert_eq!(stored().await.map(|point| point.item), Some(second.item.clone()), "as it was");
+    assert_eq!(delete(&second).await, Ok(true), "it has this one");
+    assert_eq!(stored().await, None, "it is gone");
+    assert_eq!(delete(&second).await, Ok(true), "and stays so");
     let gone = store.replace(name("etags"), first, second.item.etag()).await;
     assert_eq!(gone, Ok(false), "what is gone has none");
     assert_eq!(stored().await, None, "and does not come back");

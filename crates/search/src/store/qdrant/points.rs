@@ -64,15 +64,13 @@ impl Inner {
         points: Vec<Point>,
         expected: Option<&Etag>,
     ) -> Result<(), Error> {
-        let has_etag =
-            |etag: &Etag| OuterFilter::must([Condition::matches(ETAG, etag.as_str().to_owned())]);
         let points = points.into_iter().map(|point| convert::point(collection, point));
         let request = UpsertPoints {
             collection_name: self.outer_name(&collection.name),
             wait: Some(true),
             points: points.collect(),
             ordering: Some(ordering()),
-            update_filter: expected.map(has_etag),
+            update_filter: expected.map(|etag| OuterFilter::must([has(etag)])),
             update_mode: expected.map(|_| UpdateMode::UpdateOnly.into()),
             ..UpsertPoints::default()
         };
@@ -89,17 +87,39 @@ impl Inner {
             return Ok(());
         }
         let ids = PointsIdsList { ids: ids.iter().map(outer_id).collect() };
+        self.take_out(&collection, PointsSelectorOneOf::Points(ids)).await
+    }
+
+    pub(super) async fn delete_unchanged(
+        &self,
+        name: &CollectionName,
+        id: &ItemId,
+        expected: &Etag,
+    ) -> Result<bool, Error> {
+        let collection = self.describe(name).await?;
+        let as_expected = OuterFilter::must([Condition::has_id([outer_id(id)]), has(expected)]);
+        self.take_out(&collection, PointsSelectorOneOf::Filter(as_expected)).await?;
+        // The server does not say what it did. Whoever has stored the item anew since has changed
+        // it, as far as the caller can tell.
+        let found = self.points_by_id(name, std::slice::from_ref(id), false.into(), false.into());
+        Ok(found.await?.is_empty())
+    }
+
+    async fn take_out(
+        &self,
+        collection: &Collection,
+        which: PointsSelectorOneOf,
+    ) -> Result<(), Error> {
         let request = DeletePoints {
             collection_name: self.outer_name(&collection.name),
             wait: Some(true),
-            points: Some(PointsSelector {
-                points_selector_one_of: Some(PointsSelectorOneOf::Points(ids)),
-            }),
+            points: Some(PointsSelector { points_selector_one_of: Some(which) }),
             ordering: Some(ordering()),
             ..DeletePoints::default()
         };
         let answer = self.points.clone().delete(request).await;
-        completed(answer.map_err(|status| failed_on(name, &status))?.into_inner().result)
+        let answer = answer.map_err(|status| failed_on(&collection.name, &status))?;
+        completed(answer.into_inner().result)
     }
 
     pub(super) async fn get(
@@ -251,6 +271,11 @@ pub(super) fn outer_filter(collection: &Collection, filter: &Filter) -> Option<O
 
 pub(super) fn incomplete(what: &str) -> Error {
     Error::Failed(format!("the server sent {what} without its value"))
+}
+
+/// What an item passes that has an etag.
+fn has(etag: &Etag) -> Condition {
+    Condition::matches(ETAG, etag.as_str().to_owned())
 }
 
 fn outer_id(id: &ItemId) -> PointId {

@@ -54,6 +54,26 @@ impl Shard {
 
     pub(in super::super) fn delete(&self, ids: &[ItemId]) -> Result<(), Error> {
         let _writing = self.write();
+        self.take_out(ids)
+    }
+
+    pub(in super::super) fn delete_unchanged(
+        &self,
+        id: ItemId,
+        expected: &Etag,
+    ) -> Result<bool, Error> {
+        let _writing = self.write();
+        let Some(stored) = self.get(vec![id.clone()], false)?.pop() else {
+            return Ok(true);
+        };
+        let is_same = stored.item.etag() == *expected;
+        if is_same {
+            self.take_out(&[id])?;
+        }
+        Ok(is_same)
+    }
+
+    fn take_out(&self, ids: &[ItemId]) -> Result<(), Error> {
         for batch in ids.chunks(MAX_BATCH) {
             let ids = batch.iter().map(|id| PointId::Uuid(point_id(id.as_str()))).collect();
             self.update(PointOperations::DeletePoints { ids }, batch.len())?;

@@ -252,9 +252,13 @@ impl State {
                     shelf.points.remove(&uuid(id)?);
                 }
             }
-            Some(PointsSelectorOneOf::Filter(_)) | None => {
-                return Err(Status::unimplemented("the store does not ask this"));
+            Some(PointsSelectorOneOf::Filter(filter)) => {
+                let passing = shelf.passing(Some(&filter))?.into_iter();
+                for id in passing.map(|point| point.id.clone()).collect::<Vec<_>>() {
+                    shelf.points.remove(&id);
+                }
             }
+            None => return Err(Status::invalid_argument("no selector of points")),
         }
         self.written()
     }
