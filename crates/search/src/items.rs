@@ -12,7 +12,8 @@
 //!
 //! Changes to one item wait for each other in this process. Where several processes share a store,
 //! what holds between them is the etag: a change that rests on what was read is only made to an
-//! item that is still as it was.
+//! item that is still as it was, and a new item only where there still is none. A deletion without
+//! an etag takes what is there by then.
 
 mod change;
 mod delete;

@@ -121,9 +121,14 @@ pub trait VectorStore: fmt::Debug + Send + Sync + 'static {
     /// Once answered, they survive a crash of the process and every later read sees them.
     fn upsert(&self, name: CollectionName, points: Vec<Point>) -> Answer<'_, ()>;
 
-    /// Replaces a point that is there, with the same promise, unless it was changed since it had
-    /// this etag. Tells whether it was replaced.
-    fn replace(&self, name: CollectionName, point: Point, expected: Etag) -> Answer<'_, bool>;
+    /// Replaces a point, with the same promise, unless it was changed since it had this etag; or,
+    /// with `None`, inserts one, unless it is there. Tells whether it was written.
+    fn replace(
+        &self,
+        name: CollectionName,
+        point: Point,
+        expected: Option<Etag>,
+    ) -> Answer<'_, bool>;
 
     /// Removes points, with the same promise; ids that are not there are passed over.
     fn delete(&self, name: CollectionName, ids: Vec<ItemId>) -> Answer<'_, ()>;

@@ -129,8 +129,8 @@ impl Items {
             let point = self.make(collection, incoming, lane).await?;
             let item = point.item.clone();
             let write = Write { point, expected: None, old_picture: None };
-            self.writer.write(turn, collection.clone(), write).await?;
-            return Ok(Some((item, Outcome::Created)));
+            let is_written = self.writer.write(turn, collection.clone(), write).await?;
+            return Ok(is_written.then_some((item, Outcome::Created)));
         };
         check_etag(name, &existing.item, incoming.etag.as_ref())?;
         if incoming.is_in(&existing) {

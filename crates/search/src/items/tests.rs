@@ -44,7 +44,7 @@ impl Fragile {
         self.rivals.store(rivals - 1, Ordering::SeqCst);
         let exact: &dyn VectorStore = &self.exact;
         let found = exact.point(name.clone(), id.clone()).await?;
-        let mut other = found.expect("there");
+        let mut other = found.unwrap_or_else(|| point(id.as_str(), [0.0, 1.0, 0.0, 0.0]));
         (_, other.item.update_time) = intake::times_after(&other.item);
         let number = Value::One(Scalar::Number(rivals as f64));
         other.item.metadata.insert("rival".to_owned(), number);
@@ -110,7 +110,12 @@ impl VectorStore for Fragile {
         self.exact.status(name)
     }
 
-    fn replace(&self, name: CollectionName, point: Point, expected: Etag) -> Answer<'_, bool> {
+    fn replace(
+        &self,
+        name: CollectionName,
+        point: Point,
+        expected: Option<Etag>,
+    ) -> Answer<'_, bool> {
         async {
             self.compete(&name, &point.item.id).await?;
             let replaced = self.exact.replace(name, point, expected).await?;
@@ -251,6 +256,22 @@ async fn a_change_begins_anew_when_another_process_was_faster() {
     store.rivals.store(100, Ordering::SeqCst);
     let refused = items.update(name("c"), id("a"), change("3"), None).await;
     assert!(matches!(refused, Err(Error::EtagMismatch { .. })), "it does not try for ever");
+}
+
+#[tokio::test]
+async fn an_item_that_another_process_made_first_is_replaced() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let store = Arc::new(Fragile::default());
+    let items = items(store.clone(), &folder);
+    store.create(new_collection("c")).await.expect("made");
+    store.rivals.store(1, Ordering::SeqCst);
+    let incoming = Incoming::along("a", vec![1.0, 0.0, 0.0, 0.0]);
+    let indexed = items.index(&name("c"), incoming, Lane::Interactive).await;
+    let (item, outcome) = indexed.expect("stored");
+    assert_eq!(outcome, Outcome::Replaced, "the other was faster");
+    assert_eq!(item.create_time, point("a", [1.0; 4]).item.create_time, "it made the item");
+    let found = items.get(name("c"), id("a"), true).await.expect("there");
+    assert_eq!((found.item, found.vector.map(|vector| vector.values()[0])), (item, Some(1.0)));
 }
 
 #[tokio::test]

@@ -60,10 +60,7 @@ impl Writer {
             let Write { point, expected, old_picture } = write;
             let id = point.item.id.clone();
             let name = collection.name.clone();
-            let written = match expected {
-                None => own.store.upsert(name, vec![point]).await.map(|()| true),
-                Some(expected) => own.store.replace(name, point, expected).await,
-            };
+            let written = own.store.replace(name, point, expected).await;
             own.changed(&collection).await;
             if written? {
                 own.drop_files(&collection, old_picture.iter().map(|hash| (&id, hash))).await;

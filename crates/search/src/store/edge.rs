@@ -198,8 +198,13 @@ impl VectorStore for Edge {
         self.write("upsert", name, move |shard| shard.upsert(points))
     }
 
-    fn replace(&self, name: CollectionName, point: Point, expected: Etag) -> Answer<'_, bool> {
-        self.write("replace", name, move |shard| shard.replace(point, &expected))
+    fn replace(
+        &self,
+        name: CollectionName,
+        point: Point,
+        expected: Option<Etag>,
+    ) -> Answer<'_, bool> {
+        self.write("replace", name, move |shard| shard.replace(point, expected.as_ref()))
     }
 
     fn delete(&self, name: CollectionName, ids: Vec<ItemId>) -> Answer<'_, ()> {

@@ -158,15 +158,18 @@ impl VectorStore for Exact {
         })
     }
 
-    fn replace(&self, name: CollectionName, point: Point, expected: Etag) -> Answer<'_, bool> {
+    fn replace(
+        &self,
+        name: CollectionName,
+        point: Point,
+        expected: Option<Etag>,
+    ) -> Answer<'_, bool> {
         self.with(&name, |contents| {
             check_length(&point.vector, contents.collection.dimension)?;
-            let Some(own) = contents.points.get_mut(&point.item.id) else {
-                return Ok(false);
-            };
-            let is_same = own.item.etag() == expected;
+            let own = contents.points.get(&point.item.id);
+            let is_same = own.map(|own| own.item.etag()) == expected;
             if is_same {
-                *own = point;
+                contents.points.insert(point.item.id.clone(), point);
                 contents.generation += 1;
             }
             Ok(is_same)

@@ -265,9 +265,14 @@ impl VectorStore for Qdrant {
         self.write("upsert", name, |inner, name| async move { inner.upsert(&name, points).await })
     }
 
-    fn replace(&self, name: CollectionName, point: Point, expected: Etag) -> Answer<'_, bool> {
+    fn replace(
+        &self,
+        name: CollectionName,
+        point: Point,
+        expected: Option<Etag>,
+    ) -> Answer<'_, bool> {
         self.write("replace", name, |inner, name| async move {
-            inner.replace(&name, point, &expected).await
+            inner.replace(&name, point, expected.as_ref()).await
         })
     }
 

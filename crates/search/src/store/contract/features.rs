@@ -67,13 +67,13 @@ async fn a_write_can_depend_on_what_is_there(store: &dyn VectorStore) {
     second.item.uri = "file:///second".to_owned();
     let stored = async || store.point(name("etags"), id("a")).await.expect("an answer");
 
-    let done = store.replace(name("etags"), second.clone(), second.item.etag()).await;
+    let done = store.replace(name("etags"), second.clone(), Some(second.item.etag())).await;
     assert_eq!(done, Ok(false), "it never had that etag");
     assert_eq!(stored().await.map(|point| point.item), Some(first.item.clone()), "as it was");
-    let done = store.replace(name("etags"), second.clone(), first.item.etag()).await;
+    let done = store.replace(name("etags"), second.clone(), Some(first.item.etag())).await;
     assert_eq!(done, Ok(true), "it has this one");
     assert_eq!(stored().await.map(|point| point.item), Some(second.item.clone()), "replaced");
-    let again = store.replace(name("etags"), first.clone(), first.item.etag()).await;
+    let again = store.replace(name("etags"), first.clone(), Some(first.item.etag())).await;
     assert_eq!(again, Ok(false), "it has another now");
     let delete = async |point: &Point| {
         store.delete_unchanged(name("etags"), point.item.id.clone(), point.item.etag()).await
@@ -83,9 +83,16 @@ async fn a_write_can_depend_on_what_is_there(store: &dyn VectorStore) {
     assert_eq!(delete(&second).await, Ok(true), "it has this one");
     assert_eq!(stored().await, None, "it is gone");
     assert_eq!(delete(&second).await, Ok(true), "and stays so");
-    let gone = store.replace(name("etags"), first, second.item.etag()).await;
+    let gone = store.replace(name("etags"), first.clone(), Some(second.item.etag())).await;
     assert_eq!(gone, Ok(false), "what is gone has none");
     assert_eq!(stored().await, None, "and does not come back");
+
+    let made = store.replace(name("etags"), first.clone(), None).await;
+    assert_eq!(made, Ok(true), "there was none");
+    assert_eq!(stored().await.map(|point| point.item), Some(first.item.clone()), "inserted");
+    let again = store.replace(name("etags"), second, None).await;
+    assert_eq!(again, Ok(false), "there is one");
+    assert_eq!(stored().await.map(|point| point.item), Some(first.item), "as it was");
 }
 
 async fn items_come_in_order_of_a_number(store: &dyn VectorStore) {

@@ -165,7 +165,7 @@ async fn of_those_who_replace_one_state_one_succeeds() {
         writers.spawn(async move {
             let mut next = point("a", [1.0; 4]);
             next.item.uri = format!("file:///{writer}");
-            store.replace(name("race"), next, expected).await.expect("an answer")
+            store.replace(name("race"), next, Some(expected)).await.expect("an answer")
         });
     }
     let replaced = writers.join_all().await.into_iter().filter(|replaced| *replaced).count();

@@ -24,7 +24,7 @@ use crate::store::index::{FieldIndex, Indexes, VectorIndex};
 use crate::store::lower::{self, Schema};
 use crate::store::{Collection, Error, IndexState, NewCollection, Status};
 
-/// The first version that can replace a point that is there and leave alone one that is gone.
+/// The first version that can replace only a point that is there, and insert only one that is not.
 const MIN_VERSION: (u32, u32) = (1, 17);
 
 /// Collections that are asked about at once.

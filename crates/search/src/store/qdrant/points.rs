@@ -21,6 +21,16 @@ use crate::store::{
     Collection, Error, Ordered, Page, Point, Record, check_dimension, check_length,
 };
 
+/// What there must be of an item before it is written.
+#[derive(Clone, Copy, Debug)]
+enum Place<'a> {
+    Any,
+    /// Nothing.
+    Free,
+    /// The item with this etag.
+    Taken(&'a Etag),
+}
+
 impl Inner {
     pub(super) async fn upsert(
         &self,
@@ -32,19 +42,19 @@ impl Inner {
         if points.is_empty() {
             return Ok(());
         }
-        self.put(&collection, points, None).await
+        self.put(&collection, points, Place::Any).await
     }
 
     pub(super) async fn replace(
         &self,
         name: &CollectionName,
         point: Point,
-        expected: &Etag,
+        expected: Option<&Etag>,
     ) -> Result<bool, Error> {
         let collection = self.describe(name).await?;
         check_length(&point.vector, collection.dimension)?;
         let (id, etag) = (point.item.id.clone(), point.item.etag());
-        self.put(&collection, vec![point], Some(expected)).await?;
+        self.put(&collection, vec![point], expected.map_or(Place::Free, Place::Taken)).await?;
         // The server does not say what it did. If the point has been changed once more since, by
         // somebody who then knew of this change, that is taken for a change before it: its caller
         // is told to look again, and finds both.
@@ -57,21 +67,26 @@ impl Inner {
         Ok(found.iter().any(is_applied))
     }
 
-    /// Inserts or replaces points; with an etag, replaces what has it.
+    /// Writes those points whose place is as it should be.
     async fn put(
         &self,
         collection: &Collection,
         points: Vec<Point>,
-        expected: Option<&Etag>,
+        place: Place<'_>,
     ) -> Result<(), Error> {
+        let (mode, filter) = match place {
+            Place::Any => (UpdateMode::Upsert, None),
+            Place::Free => (UpdateMode::InsertOnly, None),
+            Place::Taken(etag) => (UpdateMode::UpdateOnly, Some(OuterFilter::must([has(etag)]))),
+        };
         let points = points.into_iter().map(|point| convert::point(collection, point));
         let request = UpsertPoints {
             collection_name: self.outer_name(&collection.name),
             wait: Some(true),
             points: points.collect(),
             ordering: Some(ordering()),
-            update_filter: expected.map(|etag| OuterFilter::must([has(etag)])),
-            update_mode: expected.map(|_| UpdateMode::UpdateOnly.into()),
+            update_filter: filter,
+            update_mode: Some(mode.into()),
             ..UpsertPoints::default()
         };
         let answer = self.points.clone().upsert(request).await;

@@ -464,19 +464,24 @@ async fn of_two_writers_that_saw_the_same_one_wins() {
     let server = Server::start().await;
     let store = Arc::new(client_of(&server));
     store.create(new_collection("c")).await.expect("made");
-    store.upsert(name("c"), vec![one()]).await.expect("stored");
-    let seen = one().item.etag();
-    let mut writers = tokio::task::JoinSet::new();
-    for writer in 0..8 {
-        let (store, seen) = (Arc::clone(&store), seen.clone());
-        writers.spawn(async move {
-            let item = Item { uri: format!("file:///{writer}"), ..item("a") };
-            let point = Point { item, ..one() };
-            store.replace(name("c"), point, seen).await.expect("an answer")
-        });
+    // First that there is nothing, then what one of them has put there.
+    for round in 0..2 {
+        let stored: &dyn VectorStore = &*store;
+        let seen = stored.point(name("c"), one().item.id).await.expect("an answer");
+        let seen = seen.map(|point| point.item.etag());
+        assert_eq!(seen.is_some(), round > 0, "what they see");
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..8 {
+            let (store, seen) = (Arc::clone(&store), seen.clone());
+            writers.spawn(async move {
+                let item = Item { uri: format!("file:///{round}/{writer}"), ..item("a") };
+                let point = Point { item, ..one() };
+                store.replace(name("c"), point, seen).await.expect("an answer")
+            });
+        }
+        let applied = writers.join_all().await.into_iter().filter(|applied| *applied).count();
+        assert_eq!(applied, 1, "the others are told to look again");
     }
-    let applied = writers.join_all().await.into_iter().filter(|applied| *applied).count();
-    assert_eq!(applied, 1, "the others are told to look again");
 }
 
 #[tokio::test]

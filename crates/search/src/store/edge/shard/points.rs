@@ -41,11 +41,15 @@ impl Shard {
         self.insert(points)
     }
 
-    pub(in super::super) fn replace(&self, point: Point, expected: &Etag) -> Result<bool, Error> {
+    pub(in super::super) fn replace(
+        &self,
+        point: Point,
+        expected: Option<&Etag>,
+    ) -> Result<bool, Error> {
         let _writing = self.write();
         check_dimension(std::slice::from_ref(&point), self.collection().dimension)?;
         let stored = self.get(vec![point.item.id.clone()], false)?.pop();
-        let is_same = stored.is_some_and(|record| record.item.etag() == *expected);
+        let is_same = stored.map(|record| record.item.etag()).as_ref() == expected;
         if is_same {
             self.insert(vec![point])?;
         }
