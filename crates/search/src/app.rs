@@ -10,11 +10,11 @@ use clipmesh_proto::search::v1::collection_service_server::CollectionServiceServ
 use clipmesh_proto::search::v1::item_service_server::ItemServiceServer;
 use clipmesh_proto::search::v1::search_service_server::SearchServiceServer;
 use tokio::net::TcpListener;
-use tokio_util::task::TaskTracker;
 use tonic::server::NamedService;
 
 use crate::blobs::{self, Blobs};
 use crate::cache::Caches;
+use crate::changes::Changes;
 use crate::collections::Collections;
 use crate::config::{CacheKind, Config, StoreKind};
 use crate::embedder::Embedder;
@@ -54,7 +54,7 @@ pub struct App {
     local_addr: SocketAddr,
     store: Arc<dyn VectorStore>,
     caches: Caches,
-    changes: TaskTracker,
+    changes: Changes,
 }
 
 impl From<blobs::Error> for Error {
@@ -123,8 +123,7 @@ impl App {
         }
         let served = self.server.serve(self.listener, shutdown).await;
         // A write goes on when its caller has left.
-        self.changes.close();
-        if tokio::time::timeout(SETTLE_TIMEOUT, self.changes.wait()).await.is_err() {
+        if tokio::time::timeout(SETTLE_TIMEOUT, self.changes.settle()).await.is_err() {
             tracing::warn!("writes under way were not waited for any longer");
         }
         // Other replicas are to know of the last writes.
@@ -162,21 +161,24 @@ struct Parts {
     caches: Caches,
 }
 
-fn serve(config: &Config, parts: &Parts) -> (server::Server, TaskTracker) {
+fn serve(config: &Config, parts: &Parts) -> (server::Server, Changes) {
     let Parts { store, blobs, embedder, caches } = parts;
     let vectors = Arc::new(Vectors::new(Arc::clone(embedder), caches.clone()));
     let limits = &config.limits;
+    let changes = Changes::default();
 
     let collections = Collections {
         store: Arc::clone(store),
         blobs: blobs.clone(),
         embedder: Arc::clone(embedder),
         caches: caches.clone(),
+        changes: changes.clone(),
     };
     let items = Arc::new(Items::new(items::Parts {
         store: Arc::clone(store),
         vectors: Arc::clone(&vectors),
         caches: caches.clone(),
+        changes: changes.clone(),
         blobs: blobs.clone(),
         thumbnailer: Thumbnailer::new(limits.thumbnail_threads, limits.max_image_pixels),
         max_image_bytes: limits.max_image_bytes,
@@ -187,8 +189,6 @@ fn serve(config: &Config, parts: &Parts) -> (server::Server, TaskTracker) {
         caches: caches.clone(),
         max_image_bytes: limits.max_image_bytes,
     };
-
-    let changes = items.changes();
 
     let max_message = config.server.max_message_len();
     let server = server::Server::new(&config.server)

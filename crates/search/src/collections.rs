@@ -8,6 +8,7 @@ use clipmesh_proto::ids::CollectionName;
 
 use crate::blobs::Blobs;
 use crate::cache::{self, Caches};
+use crate::changes::Changes;
 use crate::embedder::Embedder;
 use crate::error::Error;
 use crate::filter::{Field, Filter};
@@ -24,6 +25,7 @@ pub(crate) struct Collections {
     pub(crate) blobs: Blobs,
     pub(crate) embedder: Arc<Embedder>,
     pub(crate) caches: Caches,
+    pub(crate) changes: Changes,
 }
 
 /// A collection to be made for the model that runs.
@@ -149,16 +151,22 @@ impl Collections {
         self.describe(collection, &aliases).await
     }
 
-    /// Removes a collection with its items and files.
+    /// Removes a collection with its items and files: all of it, even if the caller goes away, for
+    /// once the collection is gone nobody knows any more which files were its own.
     pub(crate) async fn delete(&self, name: CollectionName) -> Result<(), Error> {
-        let collection = self.store.remove(name).await?;
-        tracing::info!(collection = %collection.name, "removed a collection");
-        self.caches.forget(&collection.uid);
-        // It is gone; what is left of its files takes room and does no harm.
-        if let Err(error) = self.blobs.delete_collection(&collection.uid).await {
-            tracing::warn!(uid = collection.uid, %error, "files are left behind");
-        }
-        Ok(())
+        let (store, caches) = (Arc::clone(&self.store), self.caches.clone());
+        let blobs = self.blobs.clone();
+        let deletion = async move {
+            let collection = store.remove(name).await?;
+            tracing::info!(collection = %collection.name, "removed a collection");
+            caches.forget(&collection.uid);
+            // It is gone; what is left of its files takes room and does no harm.
+            if let Err(error) = blobs.delete_collection(&collection.uid).await {
+                tracing::warn!(uid = collection.uid, %error, "files are left behind");
+            }
+            Ok(())
+        };
+        self.changes.finish(deletion).await
     }
 
     /// Makes an index, and returns once it is there. The store goes on with it if the caller goes
@@ -262,3 +270,6 @@ impl VectorIndexChange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

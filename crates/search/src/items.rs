@@ -32,7 +32,6 @@ use bytes::Bytes;
 use bytesize::ByteSize;
 use clipmesh_proto::Embedding;
 use clipmesh_proto::ids::{CollectionName, ContentHash, Fingerprint, ItemId};
-use tokio_util::task::TaskTracker;
 
 pub(crate) use self::change::{Change, MetadataChange};
 pub(crate) use self::delete::Which;
@@ -44,6 +43,7 @@ pub(crate) use self::sort::Order;
 use self::write::Writer;
 use crate::blobs::{Blobs, File, Name};
 use crate::cache::Caches;
+use crate::changes::Changes;
 use crate::error::Error;
 use crate::filter::{Field, Filter, Test};
 use crate::item::{Etag, Item, Metadata, Scalar};
@@ -107,6 +107,8 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<dyn VectorStore>,
     pub(crate) vectors: Arc<Vectors>,
     pub(crate) caches: Caches,
+    /// Where changes are made to their end.
+    pub(crate) changes: Changes,
     pub(crate) blobs: Blobs,
     pub(crate) thumbnailer: Thumbnailer,
     pub(crate) max_image_bytes: ByteSize,
@@ -116,15 +118,10 @@ pub(crate) struct Parts {
 
 impl Items {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { store, vectors, caches, blobs, thumbnailer, max_image_bytes } = parts;
-        let writer = Writer::new(Arc::clone(&store), blobs.clone(), caches);
+        let Parts { store, vectors, caches, changes, blobs, thumbnailer, max_image_bytes } = parts;
+        let writer = Writer { store: Arc::clone(&store), blobs: blobs.clone(), caches, changes };
         let locks = Locks::new();
         Self { store, vectors, blobs, thumbnailer, max_image_bytes, locks, writer }
-    }
-
-    /// What to wait for before the store may be closed.
-    pub(crate) fn changes(&self) -> TaskTracker {
-        self.writer.changes()
     }
 
     /// Finds the collection of a name or an alias.

@@ -19,6 +19,7 @@
 mod app;
 mod blobs;
 mod cache;
+mod changes;
 mod classify;
 mod collections;
 pub mod config;

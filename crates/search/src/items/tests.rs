@@ -187,8 +187,8 @@ fn items(store: Arc<dyn VectorStore>, folder: &TempDir) -> Items {
     let vectors = Arc::new(Vectors::new(Arc::new(embedder), caches.clone()));
     let blobs = Blobs::open(&blobs::Config::default(), folder.path()).expect("a folder");
     let thumbnailer = Thumbnailer::new(NonZeroUsize::MIN, 1 << 20);
-    let max_image_bytes = ByteSize::mib(1);
-    Items::new(Parts { store, vectors, caches, blobs, thumbnailer, max_image_bytes })
+    let (max_image_bytes, changes) = (ByteSize::mib(1), Changes::default());
+    Items::new(Parts { store, vectors, caches, changes, blobs, thumbnailer, max_image_bytes })
 }
 
 #[tokio::test]
@@ -285,9 +285,7 @@ async fn a_deletion_is_whole_though_its_caller_leaves() {
     let mut deletion = Box::pin(items.delete(name("c"), id("a"), Some(found.etag())));
     assert!(futures::poll!(&mut deletion).is_pending(), "it has begun");
     drop(deletion);
-    let changes = items.changes();
-    changes.close();
-    changes.wait().await;
+    items.writer.changes.settle().await;
     let left = items.get(name("c"), id("a"), false).await;
     assert!(matches!(left, Err(Error::NoItem { .. })), "it is gone, and not another: {left:?}");
 }

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use clipmesh_proto::ids::{ContentHash, ItemId};
-use tokio_util::task::TaskTracker;
-use tracing::Instrument as _;
 
 use super::locks::Turn;
 use crate::blobs::{Blobs, Name};
 use crate::cache::Caches;
+use crate::changes::Changes;
 use crate::error::Error;
 use crate::item::{Etag, Item};
 use crate::store::{self, Collection, Point, VectorStore};
@@ -17,11 +16,10 @@ use crate::store::{self, Collection, Point, VectorStore};
 /// has begun, so that the turn of its item must not be over before.
 #[derive(Clone, Debug)]
 pub(super) struct Writer {
-    store: Arc<dyn VectorStore>,
-    blobs: Blobs,
-    caches: Caches,
-    /// Writes under way, which their callers may have left.
-    changes: TaskTracker,
+    pub(super) store: Arc<dyn VectorStore>,
+    pub(super) blobs: Blobs,
+    pub(super) caches: Caches,
+    pub(super) changes: Changes,
 }
 
 /// A point to be written.
@@ -37,14 +35,6 @@ pub(super) struct Write {
 // === impl Writer ===
 
 impl Writer {
-    pub(super) fn new(store: Arc<dyn VectorStore>, blobs: Blobs, caches: Caches) -> Self {
-        Self { store, blobs, caches, changes: TaskTracker::new() }
-    }
-
-    pub(super) fn changes(&self) -> TaskTracker {
-        self.changes.clone()
-    }
-
     /// Writes a point, and removes the files of the picture that it replaces. Tells whether it was
     /// written: not, if another process has changed the item since it was read.
     pub(super) async fn write(
@@ -151,7 +141,6 @@ impl Writer {
         &self,
         change: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        let changed = self.changes.spawn(change.in_current_span()).await;
-        changed.unwrap_or_else(|_| Err(Error::Internal("a change ended in a panic".to_owned())))
+        self.changes.finish(change).await
     }
 }
