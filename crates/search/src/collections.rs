@@ -12,8 +12,10 @@ use crate::changes::Changes;
 use crate::embedder::Embedder;
 use crate::error::Error;
 use crate::filter::{Field, Filter};
-use crate::store::index::{FieldIndex, Indexes, Quantization, VectorIndex};
-use crate::store::{self, Collection, Distance, NewCollection, Status, VectorStore};
+use crate::store::index::{FieldIndex, Indexes, VectorIndex};
+use crate::store::{
+    self, Collection, Distance, NewCollection, Status, VectorIndexChange, VectorStore,
+};
 
 /// Bytes of one value of a vector.
 const VALUE_BYTES: u64 = 4;
@@ -52,14 +54,6 @@ pub(crate) struct Described {
 pub(crate) struct Listed {
     pub(crate) collections: Vec<Described>,
     pub(crate) has_more: bool,
-}
-
-/// What to change of how a collection is searched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct VectorIndexChange {
-    pub(crate) links: Option<usize>,
-    pub(crate) build_effort: Option<usize>,
-    pub(crate) quantization: Option<Quantization>,
 }
 
 /// How large a collection is, and how well it does.
@@ -140,13 +134,13 @@ impl Collections {
             // An alias may point elsewhere a moment later.
             return Err(Error::NoCollection(name));
         }
-        let index = change.of(collection.vector_index);
-        let collection = if index == collection.vector_index {
-            collection
-        } else {
-            tracing::info!(collection = %name, ?index, "changing how a collection is searched");
-            self.store.set_vector_index(name, index).await?
-        };
+        let before = collection.vector_index;
+        let collection = self.store.set_vector_index(name, change).await?;
+        let index = collection.vector_index;
+        if index != before {
+            let name = &collection.name;
+            tracing::info!(collection = %name, ?index, "changed how a collection is searched");
+        }
         let aliases = self.store.aliases().await?;
         self.describe(collection, &aliases).await
     }
@@ -255,19 +249,6 @@ impl Collections {
         let own = aliases.iter().filter(|(_, target)| **target == collection.name);
         let aliases = own.map(|(alias, _)| alias.clone()).collect();
         Ok(Described { collection, item_count, aliases })
-    }
-}
-
-// === impl VectorIndexChange ===
-
-impl VectorIndexChange {
-    /// How a collection is searched after the change.
-    pub(crate) fn of(self, index: VectorIndex) -> VectorIndex {
-        VectorIndex {
-            links: self.links.unwrap_or(index.links),
-            build_effort: self.build_effort.unwrap_or(index.build_effort),
-            quantization: self.quantization.unwrap_or(index.quantization),
-        }
     }
 }
 

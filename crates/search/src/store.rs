@@ -25,8 +25,10 @@ use clipmesh_proto::Embedding;
 use clipmesh_proto::ids::{CollectionName, ItemId};
 use futures::future::BoxFuture;
 
-pub use self::collection::{Collection, Distance, IndexState, NewCollection, Status};
-use self::index::{FieldIndex, VectorIndex};
+pub use self::collection::{
+    Collection, Distance, IndexState, NewCollection, Status, VectorIndexChange,
+};
+use self::index::FieldIndex;
 use crate::filter::{Field, Filter};
 use crate::item::{Etag, Item, Scalar};
 
@@ -83,8 +85,14 @@ pub trait VectorStore: fmt::Debug + Send + Sync + 'static {
     /// Describes all collections, in order of name.
     fn collections(&self) -> Answer<'_, Vec<Collection>>;
 
-    /// Changes how a collection is searched; the new graph is built behind the answer.
-    fn set_vector_index(&self, name: CollectionName, index: VectorIndex) -> Answer<'_, Collection>;
+    /// Changes how a collection is searched; the new graph is built behind the answer. What two
+    /// calls change at a time is changed by both, but where several processes share a server: it
+    /// is told the whole, and may be told one of the two last.
+    fn set_vector_index(
+        &self,
+        name: CollectionName,
+        change: VectorIndexChange,
+    ) -> Answer<'_, Collection>;
 
     /// Makes an index, and answers once it is there. One of another kind on the field goes.
     fn create_index(&self, name: CollectionName, index: FieldIndex) -> Answer<'_, Collection>;

@@ -7,10 +7,9 @@ use clipmesh_proto::search::v1;
 use prost_types::FieldMask;
 
 use super::timestamp;
-use crate::collections::{Described, New, Stats, VectorIndexChange};
+use crate::collections::{Described, New, Stats};
 use crate::filter::Field;
-use crate::store::Distance;
-use crate::store::IndexState;
+use crate::store::{Distance, IndexState, VectorIndexChange};
 use crate::store::index::{FieldIndex, Indexes, Kind, Quantization, VectorIndex};
 
 /// Indexes that a new collection may have beside those that every one has.

@@ -13,9 +13,10 @@ use crate::embedder::{self, Embedder, Lane};
 use crate::item::Value;
 use crate::store::contract::{id, name, new_collection, point};
 use crate::store::exact::Exact;
-use crate::store::index::{FieldIndex, VectorIndex};
+use crate::store::index::FieldIndex;
 use crate::store::{
     self, Answer, Group, Grouped, Hit, NewCollection, Ordered, Page, Point, Search, Status,
+    VectorIndexChange,
 };
 
 /// A store over a disk that can break: what is written can be read, but is not there for good. It
@@ -78,8 +79,12 @@ impl VectorStore for Fragile {
         self.exact.collections()
     }
 
-    fn set_vector_index(&self, name: CollectionName, index: VectorIndex) -> Answer<'_, Collection> {
-        self.exact.set_vector_index(name, index)
+    fn set_vector_index(
+        &self,
+        name: CollectionName,
+        change: VectorIndexChange,
+    ) -> Answer<'_, Collection> {
+        self.exact.set_vector_index(name, change)
     }
 
     fn create_index(&self, name: CollectionName, index: FieldIndex) -> Answer<'_, Collection> {

@@ -4,7 +4,7 @@ use clipmesh_proto::ids::{CollectionName, Fingerprint};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::index::{Indexes, VectorIndex};
+use super::index::{Indexes, Quantization, VectorIndex};
 use crate::filter::Field;
 use crate::item::{Item, Scalar};
 use crate::words::Weights;
@@ -53,6 +53,14 @@ pub enum Distance {
     Cosine,
 }
 
+/// What to change of how a collection is searched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VectorIndexChange {
+    pub links: Option<usize>,
+    pub build_effort: Option<usize>,
+    pub quantization: Option<Quantization>,
+}
+
 /// What a store knows of a collection's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -69,6 +77,19 @@ pub enum IndexState {
     Ready,
     Building,
     Failed,
+}
+
+// === impl VectorIndexChange ===
+
+impl VectorIndexChange {
+    /// How a collection is searched after the change.
+    pub fn of(self, index: VectorIndex) -> VectorIndex {
+        VectorIndex {
+            links: self.links.unwrap_or(index.links),
+            build_effort: self.build_effort.unwrap_or(index.build_effort),
+            quantization: self.quantization.unwrap_or(index.quantization),
+        }
+    }
 }
 
 // === impl Collection ===

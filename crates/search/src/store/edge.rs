@@ -32,10 +32,10 @@ use self::catalogue::Catalogue;
 pub use self::config::Config;
 use self::gate::Gate;
 use self::shard::Shard;
-use super::index::{FieldIndex, VectorIndex};
+use super::index::FieldIndex;
 use super::{
     Answer, Collection, Error, Facet, Group, Grouped, Hit, NewCollection, Ordered, Page, Point,
-    Record, Search, Status, VectorStore,
+    Record, Search, Status, VectorIndexChange, VectorStore,
 };
 use crate::filter::{Field, Filter};
 use crate::item::{Etag, Scalar};
@@ -160,9 +160,13 @@ impl VectorStore for Edge {
         ready(self.catalogue.collections()).boxed()
     }
 
-    fn set_vector_index(&self, name: CollectionName, index: VectorIndex) -> Answer<'_, Collection> {
+    fn set_vector_index(
+        &self,
+        name: CollectionName,
+        change: VectorIndexChange,
+    ) -> Answer<'_, Collection> {
         self.change("set_vector_index", move |catalogue| {
-            catalogue.shard(&name)?.set_vector_index(index)
+            catalogue.shard(&name)?.set_vector_index(change)
         })
     }
 

@@ -12,10 +12,11 @@ use futures::future::{BoxFuture, ready};
 use uuid::Uuid;
 
 use self::contents::{Contents, record};
-use super::index::{FieldIndex, VectorIndex};
+use super::index::FieldIndex;
 use super::{
     Answer, Collection, Error, Facet, Group, Grouped, Hit, IndexState, NewCollection, Ordered,
-    Page, Point, Record, Search, Status, VectorStore, check_dimension, check_length,
+    Page, Point, Record, Search, Status, VectorIndexChange, VectorStore, check_dimension,
+    check_length,
 };
 use crate::filter::{Field, Filter};
 use crate::item::{self, Etag, Scalar};
@@ -94,9 +95,14 @@ impl VectorStore for Exact {
         ready(Ok(self.lock().collections.values().map(Contents::describe).collect())).boxed()
     }
 
-    fn set_vector_index(&self, name: CollectionName, index: VectorIndex) -> Answer<'_, Collection> {
+    fn set_vector_index(
+        &self,
+        name: CollectionName,
+        change: VectorIndexChange,
+    ) -> Answer<'_, Collection> {
         self.with(&name, |contents| {
-            contents.collection.vector_index = index;
+            let index = &mut contents.collection.vector_index;
+            *index = change.of(*index);
             Ok(contents.describe())
         })
     }

@@ -46,10 +46,10 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use self::transport::Transport;
-use super::index::{FieldIndex, VectorIndex};
+use super::index::FieldIndex;
 use super::{
     Answer, Collection, Error, Facet, Group, Grouped, Hit, NewCollection, Ordered, Page, Point,
-    Record, Search, Status, VectorStore,
+    Record, Search, Status, VectorIndexChange, VectorStore,
 };
 use crate::filter::{Field, Filter};
 use crate::item::{Etag, Scalar};
@@ -215,9 +215,13 @@ impl VectorStore for Qdrant {
         self.list("collections", |inner| async move { inner.list().await })
     }
 
-    fn set_vector_index(&self, name: CollectionName, index: VectorIndex) -> Answer<'_, Collection> {
+    fn set_vector_index(
+        &self,
+        name: CollectionName,
+        change: VectorIndexChange,
+    ) -> Answer<'_, Collection> {
         self.write("set_vector_index", name, move |inner, name| async move {
-            inner.set_vector_index(name, index).await
+            inner.set_vector_index(name, change).await
         })
     }
 

@@ -10,7 +10,8 @@ use crate::filter::{Field, Filter, Range, Test};
 use crate::item::{Scalar, Value};
 use crate::store::index::{FieldIndex, Indexes, Kind, Quantization, VectorIndex};
 use crate::store::{
-    Error, Facet, Grouped, IndexState, NewCollection, Ordered, Point, Search, Target, VectorStore,
+    Error, Facet, Grouped, IndexState, NewCollection, Ordered, Point, Search, Target,
+    VectorIndexChange, VectorStore,
 };
 
 pub(super) async fn verify(store: &dyn VectorStore) {
@@ -282,9 +283,17 @@ async fn vectors_come_along_if_asked_for(store: &dyn VectorStore) {
 async fn the_graph_can_be_changed(store: &dyn VectorStore) {
     store.create(new_collection("graph")).await.expect("made");
     store.upsert(name("graph"), vec![point("x", [1.0; DIMENSION])]).await.expect("stored");
+    let links = VectorIndexChange { links: Some(24), ..VectorIndexChange::default() };
+    let changed = store.set_vector_index(name("graph"), links).await.expect("changed");
+    let index = VectorIndex { links: 24, ..VectorIndex::default() };
+    assert_eq!(changed.vector_index, index, "as asked for, and nothing else");
+    let again = store.set_vector_index(name("graph"), links).await;
+    assert_eq!(again.map(|graph| graph.vector_index), Ok(index), "twice is once");
+    let quantization = Some(Quantization::Scalar);
+    let rest = VectorIndexChange { links: None, build_effort: Some(80), quantization };
+    let changed = store.set_vector_index(name("graph"), rest).await.expect("changed");
     let index = VectorIndex { links: 24, build_effort: 80, quantization: Quantization::Scalar };
-    let changed = store.set_vector_index(name("graph"), index).await.expect("changed");
-    assert_eq!(changed.vector_index, index, "as asked for");
+    assert_eq!(changed.vector_index, index, "on top of what it was");
     let resolved = store.resolve(name("graph")).await.expect("there");
     assert_eq!(resolved.vector_index, index, "and so it stays");
     assert_eq!(ids(store, "graph", search([1.0; DIMENSION], 5)).await, ["x"], "it is still found");

@@ -20,9 +20,9 @@ use super::points::completed;
 use super::record::Record;
 use super::{Inner, layout};
 use crate::filter::Field;
-use crate::store::index::{FieldIndex, Indexes, VectorIndex};
+use crate::store::index::{FieldIndex, Indexes};
 use crate::store::lower::{self, Schema};
-use crate::store::{Collection, Error, IndexState, NewCollection, Status};
+use crate::store::{Collection, Error, IndexState, NewCollection, Status, VectorIndexChange};
 
 /// The first version that can replace only a point that is there, and insert only one that is not.
 const MIN_VERSION: (u32, u32) = (1, 17);
@@ -188,9 +188,14 @@ impl Inner {
     pub(super) async fn set_vector_index(
         &self,
         name: CollectionName,
-        index: VectorIndex,
+        change: VectorIndexChange,
     ) -> Result<Collection, Error> {
-        let (_, record) = self.look_up(&name).await?;
+        let (info, record) = self.look_up(&name).await?;
+        let before = record.collection(&info)?;
+        let index = change.of(before.vector_index);
+        if index == before.vector_index {
+            return Ok(before);
+        }
         let record = record.with_vector_index(index);
         let request = layout::update(self.outer_name(&name), &record, index)?;
         let updated = self.builders.0.clone().update(request).await;

@@ -16,7 +16,7 @@ use crate::item::Item;
 use crate::secret::Secret;
 use crate::store::IndexState;
 use crate::store::contract::{self, DIMENSION, item, name, new_collection, oracle, point, search};
-use crate::store::index::{Kind, Quantization};
+use crate::store::index::{Kind, Quantization, VectorIndex};
 
 /// Where a real server is, as in `http://127.0.0.1:6334`; its key, if it needs one.
 const TEST_URL: &str = "CLIPMESH_TEST_QDRANT_URL";
@@ -401,8 +401,9 @@ async fn a_search_is_asked_as_set() {
     let params = asked(Search { limit: 500, ..plain() }).await;
     assert!(params.hnsw_ef >= Some(500), "no fewer candidates than hits: {params:?}");
 
-    let index = VectorIndex { quantization: Quantization::Binary, ..VectorIndex::default() };
-    store.set_vector_index(name("c"), index).await.expect("changed");
+    let quantization = Some(Quantization::Binary);
+    let change = VectorIndexChange { quantization, ..VectorIndexChange::default() };
+    store.set_vector_index(name("c"), change).await.expect("changed");
     let changed = server.state().collections["clipmesh_c"].changed_to.clone().expect("changed");
     assert!(changed.quantization_config.is_some(), "short forms are made: {changed:?}");
     let short = asked(plain()).await.quantization.expect("short forms are searched");
@@ -444,6 +445,24 @@ async fn what_another_process_changed_is_noticed() {
     let gone = Err(Error::NoCollection(name("c")));
     assert_eq!(one_process.count(name("c"), Filter::default()).await, gone, "it is gone");
     assert_eq!(one_process.resolve(name("c")).await.map(drop), gone.map(drop), "for good");
+}
+
+#[tokio::test]
+async fn what_another_process_changed_of_a_graph_stays_changed() {
+    let server = Server::start().await;
+    let keep_collections = Duration::from_secs(3600);
+    let (one_process, other) =
+        (open(Config { keep_collections, ..config(server.url()) }), client_of(&server));
+    one_process.create(new_collection("c")).await.expect("made");
+    one_process.resolve(name("c")).await.expect("there");
+    let links = VectorIndexChange { links: Some(24), ..VectorIndexChange::default() };
+    other.set_vector_index(name("c"), links).await.expect("changed");
+    let effort = VectorIndexChange { build_effort: Some(80), ..VectorIndexChange::default() };
+    let changed = one_process.set_vector_index(name("c"), effort).await.expect("changed");
+    let graph = changed.vector_index;
+    assert_eq!((graph.links, graph.build_effort), (24, 80), "by both");
+    let asked = server.state().collections["clipmesh_c"].changed_to.clone().expect("changed");
+    assert_eq!(asked.hnsw_config.expect("a graph").m, Some(24), "as the server is told");
 }
 
 #[tokio::test]

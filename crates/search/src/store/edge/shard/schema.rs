@@ -13,9 +13,9 @@ use super::super::record::Record;
 use super::super::{failed, filter};
 use super::Shard;
 use crate::filter::Field;
-use crate::store::index::{FieldIndex, VectorIndex};
+use crate::store::index::FieldIndex;
 use crate::store::lower::{self, Schema};
-use crate::store::{Collection, Error, Status};
+use crate::store::{Collection, Error, Status, VectorIndexChange};
 
 // === impl Shard ===
 
@@ -45,10 +45,15 @@ impl Shard {
 
     pub(in super::super) fn set_vector_index(
         &self,
-        vector_index: VectorIndex,
+        change: VectorIndexChange,
     ) -> Result<Collection, Error> {
         let mut record = self.change()?;
-        let wanted = Collection { vector_index, ..(*self.collection()).clone() };
+        let before = self.collection();
+        let vector_index = change.of(before.vector_index);
+        if vector_index == before.vector_index {
+            return Ok(self.describe());
+        }
+        let wanted = Collection { vector_index, ..(*before).clone() };
         self.record_change(&mut record, &wanted)?;
         self.publish(wanted);
         self.progress.graph_changed();

@@ -8,7 +8,7 @@ use crate::filter::Test;
 use crate::item::{Metadata, Value};
 use crate::store::contract::{item, must, passing, string};
 use crate::store::exact::Exact;
-use crate::store::index::{Indexes, Kind, Quantization};
+use crate::store::index::{Indexes, Kind, Quantization, VectorIndex};
 
 /// What the death of the process would leave: everything that was written, and nothing that would
 /// be written by letting go of it.
@@ -282,7 +282,12 @@ async fn a_graph_that_was_changed_stays_so_after_a_restart() {
     store.create(new_collection("graph")).await.expect("made");
     store.upsert(name("graph"), vec![point("a", [1.0; 4])]).await.expect("stored");
     let index = VectorIndex { links: 8, build_effort: 50, quantization: Quantization::Binary };
-    store.set_vector_index(name("graph"), index).await.expect("changed");
+    let change = VectorIndexChange {
+        links: Some(index.links),
+        build_effort: Some(index.build_effort),
+        quantization: Some(index.quantization),
+    };
+    store.set_vector_index(name("graph"), change).await.expect("changed");
     let left = as_after_a_kill(&folder);
     store.close().await;
     let store = open(&left).await;
