@@ -77,7 +77,14 @@ fn read_clause(
             let message = "must be empty beside `filter`";
             return Err(FieldViolation::new(format!("{path}.key"), Reason::Malformed, message));
         }
-        return read_filter(&format!("{path}.filter"), nested, level + 1).map(Clause::Filter);
+        let path = format!("{path}.filter");
+        if nested == v1::Filter::default() {
+            // Which lets everything pass where nobody sees it: beside it, the other alternatives of
+            // a `should` count for nothing.
+            let message = "must have a condition: without one, everything passes";
+            return Err(FieldViolation::new(path, Reason::Empty, message));
+        }
+        return read_filter(&path, nested, level + 1).map(Clause::Filter);
     }
     let field = super::field(&format!("{path}.key"), &condition.key)?;
     let test = read_test(path, &field, test)?;
@@ -467,6 +474,7 @@ mod tests {
             (condition("update_time", Some(matched)), "match", Reason::Malformed),
             (condition("update_time", any_of(vec![number(1.0)])), "any_of", Reason::Malformed),
             (condition("id", Some(WireTest::Filter(must(vec![])))), "key", Reason::Malformed),
+            (nested(must(vec![])), "filter", Reason::Empty),
         ];
         let good = || condition("id", Some(WireTest::Exists(true)));
         for (bad, place, reason) in cases {

@@ -147,12 +147,12 @@ pub(crate) fn read_which(which: Option<WireWhich>) -> Result<Which, FieldViolati
         }
         Some(WireWhich::Ids(v1::ItemIds { ids })) => read_ids("ids.ids", ids).map(Which::Ids),
         Some(WireWhich::Filter(filter)) => {
-            let filter = super::filter::read(Some(filter))?;
-            if filter.conditions().is_empty() {
+            // One in it that has none is refused as it is read.
+            if filter == v1::Filter::default() {
                 let message = "must have a condition: without one, everything passes";
                 return Err(FieldViolation::new("filter", Reason::Empty, message));
             }
-            Ok(Which::Filter(filter))
+            super::filter::read(Some(filter)).map(Which::Filter)
         }
     }
 }
@@ -576,12 +576,23 @@ mod tests {
             ..v1::Condition::default()
         };
         let empty = v1::Filter::default;
-        let hollow = v1::Filter { must: vec![nested(empty())], ..empty() };
-        for filter in [empty(), hollow] {
+        let exists = v1::condition::Test::Exists(true);
+        let real = v1::Condition { key: "metadata.old".to_owned(), test: Some(exists) };
+        let cases = [
+            (empty(), "filter"),
+            (v1::Filter { must: vec![nested(empty())], ..empty() }, "filter.must[0].filter"),
+            (
+                v1::Filter { should: vec![real.clone(), nested(empty())], ..empty() },
+                "filter.should[1].filter",
+            ),
+        ];
+        for (filter, field) in cases {
             let violation = read_which(Some(WireWhich::Filter(filter))).expect_err("refused");
             let refusal = (violation.field.as_str(), violation.reason);
-            assert_eq!(refusal, ("filter", Reason::Empty), "no condition");
+            assert_eq!(refusal, (field, Reason::Empty), "no condition");
         }
+        let filter = v1::Filter { must: vec![real], ..empty() };
+        assert!(read_which(Some(WireWhich::Filter(filter))).is_ok(), "a condition");
     }
 
     #[test]
