@@ -163,19 +163,18 @@ impl Collections {
         self.changes.finish(deletion).await
     }
 
-    /// Makes an index, and returns once it is there. The store goes on with it if the caller goes
+    /// Makes an index if there is none, and returns once it is there. The store goes on with it if the caller goes
     /// away.
     pub(crate) async fn create_index(
         &self,
         name: CollectionName,
         index: FieldIndex,
     ) -> Result<(), Error> {
-        let collection = self.store.resolve(name).await?;
-        if collection.indexes.kind(&index.field) != Some(index.kind) {
-            let (field, kind) = (index.field.key(), index.kind);
-            self.store.create_index(collection.name.clone(), index).await?;
-            tracing::info!(collection = %collection.name, field, ?kind, "made an index");
-        }
+        let collection = self.store.resolve(name).await?.name;
+        let (field, kind) = (index.field.key(), index.kind);
+        // Also if it seems to be there: the store knows better.
+        self.store.create_index(collection.clone(), index).await?;
+        tracing::info!(%collection, field, ?kind, "an index is there");
         Ok(())
     }
 

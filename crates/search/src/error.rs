@@ -6,6 +6,7 @@ use clipmesh_proto::code::{self, FieldViolation};
 use clipmesh_proto::ids::{CollectionName, Fingerprint, ItemId};
 use tonic::{Code, Status};
 
+use crate::store::MAX_INDEXES;
 use crate::{blobs, store};
 
 /// When a caller may try again after a store or an embedder did not answer: long enough for a
@@ -31,6 +32,8 @@ pub(crate) enum Error {
     NoOriginal { collection: CollectionName, id: ItemId },
     #[error("there is no index on `{0}`")]
     NoFieldIndex(String),
+    #[error("there are {max} indexes; one has to go before another can be made", max = MAX_INDEXES)]
+    TooManyIndexes,
     #[error("item `{id}` in collection `{collection}` has another etag: it was changed since")]
     EtagMismatch { collection: CollectionName, id: ItemId },
     #[error("more than {max} items can't be sorted by `{field}`, which holds strings")]
@@ -122,6 +125,7 @@ impl From<store::Error> for Error {
             store::Error::WrongDimension { .. } => Self::Internal(error.to_string()),
             store::Error::NoAlias(alias) => Self::NoAlias(alias),
             store::Error::NotIndexed(field) => Self::NotIndexed(field),
+            store::Error::TooManyIndexes => Self::TooManyIndexes,
             store::Error::Busy => Self::StoreBusy,
             store::Error::TimedOut => Self::StoreUnavailable(error.to_string()),
             store::Error::Failed(why) => Self::StoreUnavailable(why),
@@ -160,6 +164,7 @@ impl From<Error> for Status {
                 let subject = format!("fields/{field}");
                 code::precondition(text, "NOT_INDEXED", subject)
             }
+            Error::TooManyIndexes => code::precondition(text, "TOO_MANY_INDEXES", "field_index"),
             Error::TooManyToCompare { .. } => code::precondition(text, "TOO_MANY_ITEMS", "filter"),
             Error::EmbedderBusy { retry_after } => code::busy(text, retry_after),
             Error::StoreBusy => code::busy(text, RETRY_AFTER),
@@ -206,6 +211,7 @@ mod tests {
                 Error::TooManyToSort { field: "metadata.a".to_owned(), max: 9 },
                 Code::FailedPrecondition,
             ),
+            (store::Error::TooManyIndexes.into(), Code::FailedPrecondition),
             (Error::TooManyToCompare { count: 9, max: 8 }, Code::FailedPrecondition),
             (Error::CollectionExists(name.clone()), Code::AlreadyExists),
             (Error::EmbedderBusy { retry_after: RETRY_AFTER }, Code::ResourceExhausted),

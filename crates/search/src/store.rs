@@ -26,7 +26,7 @@ use clipmesh_proto::ids::{CollectionName, ItemId};
 use futures::future::BoxFuture;
 
 pub use self::collection::{
-    Collection, Distance, IndexState, NewCollection, Status, VectorIndexChange,
+    Collection, Distance, IndexState, MAX_INDEXES, NewCollection, Status, VectorIndexChange,
 };
 use self::index::FieldIndex;
 use crate::filter::{Field, Filter};
@@ -48,6 +48,8 @@ pub enum Error {
     /// It has none of the kinds that are needed.
     #[error("there is no fitting index on `{0}`")]
     NotIndexed(String),
+    #[error("there are {max} indexes, and no room for another", max = MAX_INDEXES)]
+    TooManyIndexes,
     /// What was asked has more to go through than the store takes on.
     #[error("the vector store is busy")]
     Busy,
@@ -95,6 +97,9 @@ pub trait VectorStore: fmt::Debug + Send + Sync + 'static {
     ) -> Answer<'_, Collection>;
 
     /// Makes an index, and answers once it is there. One of another kind on the field goes.
+    ///
+    /// # Errors
+    /// [`Error::TooManyIndexes`].
     fn create_index(&self, name: CollectionName, index: FieldIndex) -> Answer<'_, Collection>;
 
     /// Removes the index on a field.

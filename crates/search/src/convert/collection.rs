@@ -9,11 +9,9 @@ use prost_types::FieldMask;
 use super::timestamp;
 use crate::collections::{Described, New, Stats};
 use crate::filter::Field;
-use crate::store::{Distance, IndexState, VectorIndexChange};
 use crate::store::index::{FieldIndex, Indexes, Kind, Quantization, VectorIndex};
+use crate::store::{Distance, IndexState, MAX_INDEXES, VectorIndexChange};
 
-/// Indexes that a new collection may have beside those that every one has.
-const MAX_FIELD_INDEXES: usize = 32;
 const MAX_WORD_FIELDS: usize = 8;
 /// Of the graph; see `VectorIndex` in the contract.
 const LINKS: RangeInclusive<u32> = 4..=128;
@@ -151,8 +149,8 @@ fn read_distance(number: i32) -> Result<Distance, FieldViolation> {
 }
 
 fn read_indexes(indexes: Vec<v1::FieldIndex>) -> Result<Indexes, FieldViolation> {
-    if indexes.len() > MAX_FIELD_INDEXES {
-        let message = format!("must be at most {MAX_FIELD_INDEXES} indexes, not {}", indexes.len());
+    if indexes.len() > MAX_INDEXES {
+        let message = format!("must be at most {MAX_INDEXES} indexes, not {}", indexes.len());
         return Err(FieldViolation::new("field_indexes", Reason::TooMany, message));
     }
     let mut read: Vec<FieldIndex> = Vec::new();

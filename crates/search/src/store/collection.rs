@@ -4,10 +4,15 @@ use clipmesh_proto::ids::{CollectionName, Fingerprint};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::index::{Indexes, Quantization, VectorIndex};
+use super::Error;
+use super::index::{FieldIndex, Indexes, Quantization, VectorIndex};
 use crate::filter::Field;
 use crate::item::{Item, Scalar};
 use crate::words::Weights;
+
+/// Indexes that a collection may have beside those that every one has: each is kept up to date by
+/// every write.
+pub const MAX_INDEXES: usize = 32;
 
 /// A collection to be made.
 #[derive(Clone, Debug)]
@@ -95,6 +100,18 @@ impl VectorIndexChange {
 // === impl Collection ===
 
 impl Collection {
+    /// Whether an index is to be made: not if it is there.
+    ///
+    /// # Errors
+    /// [`Error::TooManyIndexes`] for one more than a collection may have.
+    pub(super) fn lacks_index(&self, index: &FieldIndex) -> Result<bool, Error> {
+        let before = self.indexes.kind(&index.field);
+        if before.is_none() && self.indexes.chosen().count() >= MAX_INDEXES {
+            return Err(Error::TooManyIndexes);
+        }
+        Ok(before != Some(index.kind))
+    }
+
     /// What of an item [`Target::Words`] looks in.
     pub(super) fn words_of(&self, item: &Item) -> Weights {
         let values: Vec<_> = self.word_fields.iter().filter_map(|field| field.of(item)).collect();

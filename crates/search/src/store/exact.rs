@@ -109,7 +109,9 @@ impl VectorStore for Exact {
 
     fn create_index(&self, name: CollectionName, index: FieldIndex) -> Answer<'_, Collection> {
         self.with(&name, |contents| {
-            contents.collection.indexes.insert(index);
+            if contents.collection.lacks_index(&index)? {
+                contents.collection.indexes.insert(index);
+            }
             Ok(contents.describe())
         })
     }

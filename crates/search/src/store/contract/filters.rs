@@ -9,7 +9,7 @@ use super::{
 use crate::filter::{Circle, Clause, Condition, Field, Filter, Range, Test};
 use crate::item::{Item, Place, Scalar, Value};
 use crate::store::index::{FieldIndex, Indexes, Kind};
-use crate::store::{Error, Point, Search, VectorStore};
+use crate::store::{Error, MAX_INDEXES, NewCollection, Point, Search, VectorStore};
 
 pub(super) async fn verify(store: &dyn VectorStore) {
     filters_mean_what_they_say(store).await;
@@ -18,6 +18,7 @@ pub(super) async fn verify(store: &dyn VectorStore) {
     times_places_and_words_can_be_filtered(store).await;
     an_item_of_a_ready_vector_has_no_facts(store).await;
     indexes_come_and_go_and_change_no_answer(store).await;
+    indexes_are_bounded(store).await;
 }
 
 /// A point with metadata.
@@ -316,4 +317,21 @@ async fn indexes_come_and_go_and_change_no_answer(store: &dyn VectorStore) {
     assert_eq!(again, Err(Error::NotIndexed("metadata.f".to_owned())), "only once");
     let resolved = store.resolve(name("indexes")).await.expect("there");
     assert_eq!(resolved.indexes, Indexes::default(), "and so it stays");
+}
+
+async fn indexes_are_bounded(store: &dyn VectorStore) {
+    let index = |i: usize, kind| FieldIndex { field: field(&format!("f{i}")), kind };
+    let indexes = Indexes::new((0..MAX_INDEXES).map(|i| index(i, Kind::Keyword)));
+    store.create(NewCollection { indexes, ..new_collection("bounded") }).await.expect("made");
+    let create = async |index: FieldIndex| {
+        store.create_index(name("bounded"), index).await.map(|collection| collection.indexes)
+    };
+    let full = create(index(0, Kind::Keyword)).await.expect("there already");
+    assert_eq!(full.chosen().count(), MAX_INDEXES, "as many as there may be");
+    let one_more = create(index(MAX_INDEXES, Kind::Keyword)).await;
+    assert_eq!(one_more, Err(Error::TooManyIndexes), "one more");
+    let other = create(index(0, Kind::Float)).await.expect("in place of another");
+    assert_eq!(other.kind(&field("f0")), Some(Kind::Float), "replaced");
+    let built_in = FieldIndex { field: Field::Width, kind: Kind::Integer };
+    assert_eq!(create(built_in).await, Ok(other), "every collection has it");
 }

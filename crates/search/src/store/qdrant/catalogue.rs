@@ -211,11 +211,10 @@ impl Inner {
         index: FieldIndex,
     ) -> Result<Collection, Error> {
         let collection = self.ask(&name).await?;
-        let before = collection.indexes.kind(&index.field);
-        if before == Some(index.kind) {
+        if !collection.lacks_index(&index)? {
             return Ok(collection);
         }
-        if let Some(kind) = before {
+        if let Some(kind) = collection.indexes.kind(&index.field) {
             self.drop_index(&name, &FieldIndex { kind, field: index.field.clone() }).await?;
         }
         self.make_index(&name, &index).await?;

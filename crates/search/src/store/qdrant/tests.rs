@@ -448,6 +448,24 @@ async fn what_another_process_changed_is_noticed() {
 }
 
 #[tokio::test]
+async fn an_index_that_another_process_removed_is_made_again() {
+    let server = Server::start().await;
+    let keep_collections = Duration::from_secs(3600);
+    let (one_process, other) =
+        (open(Config { keep_collections, ..config(server.url()) }), client_of(&server));
+    one_process.create(new_collection("c")).await.expect("made");
+    let field = Field::Metadata("tag".to_owned());
+    let index = FieldIndex { field: field.clone(), kind: Kind::Keyword };
+    one_process.create_index(name("c"), index.clone()).await.expect("made");
+    let known = one_process.resolve(name("c")).await.expect("there");
+    assert_eq!(known.indexes.kind(&field), Some(Kind::Keyword), "known for an hour");
+    other.remove_index(name("c"), field.clone()).await.expect("removed");
+    one_process.create_index(name("c"), index).await.expect("made again");
+    let now = other.resolve(name("c")).await.expect("there");
+    assert_eq!(now.indexes.kind(&field), Some(Kind::Keyword), "it is there");
+}
+
+#[tokio::test]
 async fn what_another_process_changed_of_a_graph_stays_changed() {
     let server = Server::start().await;
     let keep_collections = Duration::from_secs(3600);

@@ -23,6 +23,9 @@ impl Shard {
     pub(in super::super) fn create_index(&self, index: FieldIndex) -> Result<Collection, Error> {
         let mut record = self.change()?;
         let mut wanted = (*self.collection()).clone();
+        if !wanted.lacks_index(&index)? {
+            return Ok(self.describe());
+        }
         wanted.indexes.insert(index);
         self.record_change(&mut record, &wanted)?;
         self.agree_with(&wanted)?;
