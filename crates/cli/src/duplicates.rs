@@ -4,7 +4,7 @@ use clap::{Args, value_parser};
 use clipmesh_proto::search::v1 as search;
 use serde::Serialize;
 use tokio::time::timeout;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use crate::client::{Connection, Mesh, Scope};
 use crate::error::Error;
@@ -93,10 +93,20 @@ impl Command {
         // It takes as long as there are pictures; what is bounded is the wait for the next group.
         let mesh = Mesh::for_streams(&self.connection)?;
         let answer = self.within(mesh.search().find_duplicates(self.request())).await;
-        let mut groups = answer.map_err(|status| mesh.error(status))?.into_inner();
+        let mut answers = answer.map_err(|status| mesh.error(status))?.into_inner();
+        let filter = self.filters.message();
         let mut found = Vec::new();
         let mut count = 0;
-        while let Some(group) = self.next(&mut groups).await.map_err(|status| mesh.error(status))? {
+        loop {
+            let answer = self.within(answers.message()).await;
+            let Some(answer) = answer.map_err(|status| mesh.error(status))? else {
+                break;
+            };
+            let fields = &answer.unindexed_fields;
+            filter::note_unindexed(&self.scope.collection, filter.as_ref(), fields);
+            let Some(group) = answer.group else {
+                continue;
+            };
             count += 1;
             if self.connection.json {
                 found.push(Group::from(group));
@@ -127,14 +137,6 @@ impl Command {
             max_hash_distance: self.hash_distance,
             limit: Some(self.limit),
         }
-    }
-
-    async fn next(
-        &self,
-        groups: &mut Streaming<search::FindDuplicatesResponse>,
-    ) -> Result<Option<search::DuplicateGroup>, Status> {
-        let message = self.within(groups.message()).await?;
-        Ok(message.map(|message| message.group.unwrap_or_default()))
     }
 
     async fn within<T>(

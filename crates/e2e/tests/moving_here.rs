@@ -341,7 +341,10 @@ async fn groups(
     let mut stream = clients.search.find_duplicates(request).await.expect("opened").into_inner();
     let mut groups = Vec::new();
     while let Some(message) = stream.next().await {
-        let group = message.expect("the stream goes on").group.expect("a group");
+        // One that has none names fields without an index.
+        let Some(group) = message.expect("the stream goes on").group else {
+            continue;
+        };
         let others = group.duplicates.into_iter().filter_map(|duplicate| duplicate.item);
         let items = group.representative.into_iter().chain(others);
         groups.push(items.map(|item| item.id).collect());

@@ -56,10 +56,11 @@ impl Delete {
         }
         let request = search::DeleteItemsRequest {
             collection: session.collection(),
-            which: Some(Which::Filter(filter)),
+            which: Some(Which::Filter(filter.clone())),
         };
         let answer = session.mesh.items().delete_items(request).await;
         let answer = answer.map_err(|status| session.error(status))?.into_inner();
+        session.note_unindexed(Some(&filter), &answer.unindexed_fields);
         let deleted_count = answer.deleted_count;
         if session.is_json {
             return output::document(&DeletedCount { deleted_count });

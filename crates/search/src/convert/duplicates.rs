@@ -37,7 +37,7 @@ pub(crate) fn write(group: Group) -> v1::FindDuplicatesResponse {
         representative: Some(super::item::write(representative)),
         duplicates: duplicates.into_iter().map(duplicate).collect(),
     };
-    v1::FindDuplicatesResponse { group: Some(group) }
+    v1::FindDuplicatesResponse { group: Some(group), unindexed_fields: Vec::new() }
 }
 
 fn read_kind(request: &v1::FindDuplicatesRequest) -> Result<Kind, FieldViolation> {

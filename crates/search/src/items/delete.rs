@@ -48,21 +48,20 @@ impl Items {
     /// Takes several items out, and counts them. When it fails, some may be gone.
     pub(crate) async fn delete_many(
         &self,
-        name: CollectionName,
+        collection: &Collection,
         which: Which,
     ) -> Result<u64, Error> {
-        let collection = self.resolve(name).await?;
         match which {
             Which::Ids(mut ids) => {
                 ids.sort_unstable();
                 ids.dedup();
                 let mut deleted = 0;
                 for ids in ids.chunks(BATCH) {
-                    deleted += self.delete_batch(&collection, ids.to_vec(), |_| true).await?;
+                    deleted += self.delete_batch(collection, ids.to_vec(), |_| true).await?;
                 }
                 Ok(deleted)
             }
-            Which::Filter(filter) => self.delete_passing(&collection, filter).await,
+            Which::Filter(filter) => self.delete_passing(collection, filter).await,
         }
     }
 

@@ -17,7 +17,7 @@ use crate::embedder::Lane;
 use crate::error::Error;
 use crate::filter::{Field, Filter};
 use crate::item::Item;
-use crate::items::{Items, Listing, Order, Outcome, stream};
+use crate::items::{Items, Listing, Order, Outcome, Which, stream};
 use crate::store::Collection;
 
 /// What every thumbnail is.
@@ -187,8 +187,13 @@ impl ItemService for Service {
         let v1::DeleteItemsRequest { collection, which } = request.into_inner();
         let name = convert::collection_name("collection", collection)?;
         let which = convert::item::read_which(which)?;
-        let deleted_count = self.items.delete_many(name, which).await?;
-        Ok(Response::new(v1::DeleteItemsResponse { deleted_count }))
+        let collection = self.items.resolve(name).await?;
+        let unindexed_fields = match &which {
+            Which::Ids(_) => Vec::new(),
+            Which::Filter(filter) => unindexed(&collection, filter),
+        };
+        let deleted_count = self.items.delete_many(&collection, which).await?;
+        Ok(Response::new(v1::DeleteItemsResponse { deleted_count, unindexed_fields }))
     }
 
     async fn get_thumbnail(
@@ -231,7 +236,7 @@ fn place(collection: String, id: String) -> Result<(CollectionName, ItemId), Sta
 }
 
 /// Fields of a filter for which items have to be read one by one.
-fn unindexed(collection: &Collection, filter: &Filter) -> Vec<String> {
+pub(crate) fn unindexed(collection: &Collection, filter: &Filter) -> Vec<String> {
     collection.indexes.missing_for(filter).iter().map(Field::key).collect()
 }
 

@@ -7,7 +7,7 @@ use clipmesh_proto::code::{self, FieldViolation, Reason};
 use clipmesh_proto::search::v1;
 use clipmesh_proto::search::v1::search_result::Outcome;
 use clipmesh_proto::search::v1::search_service_server::SearchService;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 use prost::Message as _;
 use tonic::{Request, Response, Status};
@@ -16,6 +16,7 @@ use crate::convert;
 use crate::duplicates::Duplicates;
 use crate::error::Error;
 use crate::query::{Answer, Searches, Timing};
+use crate::service::items::unindexed;
 
 /// What a result of a batch takes in a message beside its response.
 const RESULT_OVERHEAD_BYTES: usize = 16;
@@ -73,9 +74,14 @@ impl SearchService for Service {
         request: Request<v1::FindDuplicatesRequest>,
     ) -> Result<Response<Self::FindDuplicatesStream>, Status> {
         let question = convert::duplicates::read(request.into_inner())?;
+        let name = question.collection.clone();
+        let collection = self.searches.store.resolve(name).await.map_err(Error::from)?;
+        let unindexed_fields = unindexed(&collection, &question.filter);
         let groups = self.duplicates.find(question).await?;
         let answers = groups.map_ok(convert::duplicates::write).map_err(Status::from);
-        Ok(Response::new(answers.boxed()))
+        let note = v1::FindDuplicatesResponse { group: None, unindexed_fields };
+        let notes = (!note.unindexed_fields.is_empty()).then_some(Ok(note));
+        Ok(Response::new(stream::iter(notes).chain(answers).boxed()))
     }
 
     async fn facet(

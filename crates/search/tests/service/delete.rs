@@ -18,9 +18,15 @@ fn below(rating: f64) -> v1::Filter {
 }
 
 async fn delete(clients: &mut Clients, which: Which) -> Result<u64, tonic::Status> {
+    Ok(answer(clients, which).await?.deleted_count)
+}
+
+async fn answer(
+    clients: &mut Clients,
+    which: Which,
+) -> Result<v1::DeleteItemsResponse, tonic::Status> {
     let request = v1::DeleteItemsRequest { collection: COLLECTION.to_owned(), which: Some(which) };
-    let response = clients.items.delete_items(request).await?.into_inner();
-    Ok(response.deleted_count)
+    clients.items.delete_items(request).await.map(tonic::Response::into_inner)
 }
 
 /// Files under the folder of thumbnails.
@@ -61,8 +67,11 @@ async fn deletes_all_that_pass_a_filter() {
     assert_eq!(deleted, 290, "all of them");
     assert_eq!(clients.count().await, 10, "the others are there");
     assert!(clients.get("290").await.is_ok(), "the least of them");
-    let deleted = delete(&mut clients, Which::Filter(below(290.0))).await.expect("an answer");
-    assert_eq!(deleted, 0, "nothing is left to delete");
+    let nothing = answer(&mut clients, Which::Filter(below(290.0))).await.expect("an answer");
+    assert_eq!(nothing.deleted_count, 0, "nothing is left to delete");
+    assert_eq!(nothing.unindexed_fields, ["metadata.rating"], "it was looked for one by one");
+    let by_id = answer(&mut clients, those(&["290"])).await.expect("deleted");
+    assert!(by_id.unindexed_fields.is_empty(), "by id nothing is looked for: {by_id:?}");
 }
 
 #[tokio::test]

@@ -88,6 +88,22 @@ async fn nothing_twice_is_an_empty_stream() {
 }
 
 #[tokio::test]
+async fn fields_without_an_index_are_named_before_the_groups() {
+    let (_sandbox, mut clients) = with_copies().await;
+    let exists = v1::condition::Test::Exists(false);
+    let condition = v1::Condition { key: "metadata.tag".to_owned(), test: Some(exists) };
+    let filter = Some(v1::Filter { must: vec![condition], ..v1::Filter::default() });
+    let request = v1::FindDuplicatesRequest { filter, ..ask(v1::DuplicateKind::Exact) };
+    let mut stream = clients.search.find_duplicates(request).await.expect("begun").into_inner();
+    let first = stream.message().await.expect("an answer").expect("the first");
+    assert_eq!(first.unindexed_fields, ["metadata.tag"], "items are read one by one");
+    assert_eq!(first.group, None, "nothing was found yet");
+    let second = stream.message().await.expect("an answer").expect("a group");
+    assert!(second.unindexed_fields.is_empty() && second.group.is_some(), "{second:?}");
+    assert_eq!(stream.message().await.expect("an answer"), None, "the only one");
+}
+
+#[tokio::test]
 async fn requests_for_duplicates_are_refused_before_the_stream() {
     let (_sandbox, mut clients) = Sandbox::start().await;
     let unspecified = clients.search.find_duplicates(ask(v1::DuplicateKind::Unspecified)).await;
