@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clipmesh_proto::ids::CollectionName;
+use futures::{StreamExt as _, stream};
 
 use crate::blobs::Blobs;
 use crate::cache::{self, Caches};
@@ -19,6 +20,8 @@ use crate::store::{
 
 /// Bytes of one value of a vector.
 const VALUE_BYTES: u64 = 4;
+/// Collections of a page whose items are counted at once.
+const PARALLEL_COUNTS: usize = 8;
 
 /// All collections.
 #[derive(Debug)]
@@ -49,11 +52,12 @@ pub(crate) struct Described {
     pub(crate) aliases: Vec<CollectionName>,
 }
 
-/// A page of collections, and whether there are more.
+/// A page of collections.
 #[derive(Clone, Debug)]
 pub(crate) struct Listed {
     pub(crate) collections: Vec<Described>,
-    pub(crate) has_more: bool,
+    /// What the next page comes after, if there is one.
+    pub(crate) next: Option<CollectionName>,
 }
 
 /// How large a collection is, and how well it does.
@@ -104,23 +108,20 @@ impl Collections {
 
     /// Lists collections in order of name, after one.
     pub(crate) async fn list(&self, after: Option<String>, limit: usize) -> Result<Listed, Error> {
-        let all = self.store.collections().await?.into_iter();
+        let (page, next) = cut(self.store.collections().await?, after.as_deref(), limit);
         let aliases = self.store.aliases().await?;
-        let is_next = |collection: &Collection| {
-            after.as_ref().is_none_or(|after| collection.name.as_str() > after.as_str())
-        };
-        let mut rest = all.filter(is_next);
+        let described = stream::iter(page).map(|collection| self.describe(collection, &aliases));
+        let mut described = described.buffered(PARALLEL_COUNTS);
         let mut collections = Vec::new();
-        for collection in rest.by_ref().take(limit) {
-            match self.describe(collection, &aliases).await {
+        while let Some(described) = described.next().await {
+            match described {
                 Ok(described) => collections.push(described),
                 // Removed since the list was made.
                 Err(Error::NoCollection(_)) => {}
                 Err(error) => return Err(error),
             }
         }
-        let has_more = rest.next().is_some();
-        Ok(Listed { collections, has_more })
+        Ok(Listed { collections, next })
     }
 
     /// Changes how a collection of this very name is searched.
@@ -249,6 +250,22 @@ impl Collections {
         let aliases = own.map(|(alias, _)| alias.clone()).collect();
         Ok(Described { collection, item_count, aliases })
     }
+}
+
+/// The page after a name, and what the next page comes after, if there is one: the last that is to
+/// be looked at, which may be gone by then.
+fn cut(
+    all: Vec<Collection>,
+    after: Option<&str>,
+    limit: usize,
+) -> (Vec<Collection>, Option<CollectionName>) {
+    let is_next =
+        |collection: &Collection| after.is_none_or(|after| collection.name.as_str() > after);
+    let mut rest = all.into_iter().filter(is_next);
+    let page: Vec<_> = rest.by_ref().take(limit).collect();
+    let last = page.last().map(|collection| collection.name.clone());
+    let next = last.filter(|_| rest.next().is_some());
+    (page, next)
 }
 
 #[cfg(test)]

@@ -54,9 +54,8 @@ impl CollectionService for Service {
         let after = listing.after(&page_token)?;
         let limit = page::size(page_size);
         let listed = self.collections.list(after, limit).await?;
-        let last = listed.collections.last();
-        let last = last.map(|last| listing.token(last.collection.name.as_str()));
-        let next_page_token = last.filter(|_| listed.has_more).unwrap_or_default();
+        let next = listed.next.map(|last| listing.token(last.as_str()));
+        let next_page_token = next.unwrap_or_default();
         let written = listed.collections.into_iter().map(convert::collection::write);
         let collections = written.collect();
         Ok(Response::new(v1::ListCollectionsResponse { collections, next_page_token }))
