@@ -179,19 +179,22 @@ impl Blobs {
         Ok(())
     }
 
+    /// Removes as many as can be.
     async fn delete_stream(
         &self,
         locations: stream::BoxStream<'static, Result<Location, object_store::Error>>,
     ) -> Result<(), Error> {
         let mut deleted = self.store.delete_stream(locations);
+        let mut result = Ok(());
         while let Some(outcome) = deleted.next().await {
             match outcome {
                 // It was not there, or someone else was faster.
                 Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
+                // The others are to go all the same.
+                Err(error) => result = result.and(Err(error.into())),
             }
         }
-        Ok(())
+        result
     }
 }
 

@@ -78,6 +78,28 @@ async fn a_folder_keeps_files() {
 }
 
 #[tokio::test]
+async fn a_file_that_can_not_be_deleted_does_not_keep_the_others() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let blobs = in_folder(folder.path());
+    // More than are deleted at once.
+    let ids: Vec<_> = (0..40).map(|i| id(&i.to_string())).collect();
+    let hash = ContentHash::of(b"picture");
+    let names: Vec<_> = ids.iter().map(|id| Name { uid: "c", id, content_hash: &hash }).collect();
+    for name in &names[1..] {
+        let bytes = Bytes::from_static(b"small");
+        blobs.put(name, File::Thumbnail, bytes).await.expect("written");
+    }
+    // A folder, which is none of its files.
+    let first = folder.path().join(names[0].location(File::Thumbnail).as_ref());
+    std::fs::create_dir_all(first.join("inside")).expect("made");
+    assert!(blobs.delete(&names).await.is_err(), "the fault is told");
+    for name in &names[1..] {
+        let left = blobs.get(name, File::Thumbnail).await.expect("an answer");
+        assert_eq!(left, None, "`{}` is gone", name.id);
+    }
+}
+
+#[tokio::test]
 async fn a_bucket_keeps_files() {
     let bucket = Bucket::start().await;
     files_come_and_go(&bucket.blobs("a/b")).await;
