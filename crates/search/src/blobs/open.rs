@@ -35,9 +35,16 @@ struct Bounds {
     retries: RetryConfig,
 }
 
-/// What is wrong with an address, to stand behind its name.
+/// What is wrong with an address, to stand behind its name. The address is not repeated: it may be
+/// one with a key in it.
 pub(super) fn fault(url: &str) -> Option<String> {
-    Address::read(url).err().map(|message| format!("{message}, unlike `{url}`"))
+    let message = Address::read(url).err()?;
+    let is_scheme = |scheme: &&str| scheme.chars().all(|c| c.is_ascii_lowercase());
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme).filter(is_scheme);
+    Some(match scheme {
+        Some(scheme) => format!("{message}; it starts with `{scheme}://`"),
+        None => message.to_owned(),
+    })
 }
 
 /// Opens a folder, which is made if it is not there.
@@ -153,12 +160,22 @@ mod tests {
             assert_eq!(Address::read(url), Ok(address), "{url}");
             assert_eq!(fault(url), None, "{url}");
         }
-        let bad =
-            ["", "/var/blobs", "file://blobs", "http://pictures", "s3://", "s3:///x", "s3://a@b/x"];
+        let bad = [
+            "",
+            "/var/SECRET",
+            "file://SECRET",
+            "http://SECRET",
+            "s3://",
+            "s3:///SECRET",
+            "s3://KEY:SECRET@pictures/x",
+            "SECRET://pictures",
+        ];
         for url in bad {
             let fault = fault(url).expect("refused");
-            assert!(fault.contains(&format!("`{url}`")), "it is repeated: {fault}");
+            assert!(!fault.contains("SECRET"), "a key may be in it: {fault}");
         }
+        let fault = fault("s3://KEY:SECRET@pictures/x").expect("refused");
+        assert!(fault.contains("`s3://`"), "which it was: {fault}");
     }
 
     #[test]
