@@ -29,7 +29,7 @@ pub(crate) const HELP: &str = r#"Filters (repeat --filter to ask for several at 
   key!=value  not equal           key:words   contains each of the words, in any order
   key=a|b|c   equal to any        key?        is there at all
   key>n  key>=n  key<n  key<=n    !condition  turns a condition round
-  key@LAT,LON,METERS              is no further from a place than that
+  key@LAT,LON,METERS              is nearer to a place than that
   a and b, a or b, (a or b) and c; a value that holds one of these words is in double quotes.
   Keys: id uri filename format content_hash pixel_hash width height byte_size create_time
   update_time; anything else is a name in the metadata (`metadata.width` is your own width). Values

@@ -70,7 +70,7 @@ pub enum Test {
     Exists(bool),
     /// A time, in microseconds since 1970, within these bounds.
     Time(Range),
-    /// A place no further than this from another.
+    /// A place nearer to another than this.
     Near(Circle),
     /// Each of these words occurs in one string; folded and at least one.
     Words(Vec<String>),
