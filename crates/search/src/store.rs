@@ -78,7 +78,8 @@ pub trait VectorStore: fmt::Debug + Send + Sync + 'static {
     fn remove(&self, name: CollectionName) -> Answer<'_, Collection>;
 
     /// Describes the collection of a name or an alias. It may have been changed or removed by
-    /// another process a moment ago; writes notice that.
+    /// another process a moment ago. Writes notice that it is gone, or is another model's by now;
+    /// one that was made anew of the same name and model they do not tell from the one before.
     ///
     /// # Errors
     /// [`Error::NoCollection`].

@@ -115,7 +115,7 @@ impl Writer {
     }
 
     /// While a picture was embedded, the collection may have been removed and one of the same name
-    /// been made, for another model.
+    /// been made.
     async fn check_uid(&self, collection: &Collection) -> Result<(), Error> {
         if self.store.resolve(collection.name.clone()).await?.uid != collection.uid {
             return Err(store::Error::NoCollection(collection.name.clone()).into());

@@ -81,7 +81,9 @@ pub struct Config {
     /// full. Higher finds more of the true neighbours, and is slower. Default: 2.
     pub oversampling: NonZeroU32,
     /// How long to rely on what the server said of a collection: a collection or an alias that
-    /// another process changed is noticed after this time. Zero asks at every call. Default: 2 s.
+    /// another process changed is noticed after this time. If one was removed and made anew for the
+    /// same model, what is on its way to the former may for as long be stored in the latter; for
+    /// another model, it is refused. Zero asks at every call. Default: 2 s.
     #[serde(with = "humantime_serde")]
     pub keep_collections: Duration,
 }
