@@ -198,9 +198,13 @@ fn serve(config: &Config, parts: &Parts) -> (server::Server, Changes) {
                 .max_encoding_message_size(max_message),
         )
         .service(
-            ItemServiceServer::new(service::items::Service::new(items, limits.stream_concurrency))
-                .max_decoding_message_size(max_message)
-                .max_encoding_message_size(max_message),
+            ItemServiceServer::new(service::items::Service::new(
+                items,
+                limits.stream_concurrency,
+                max_message,
+            ))
+            .max_decoding_message_size(max_message)
+            .max_encoding_message_size(max_message),
         )
         .service(
             SearchServiceServer::new(service::search::Service::new(searches, max_message))

@@ -36,7 +36,7 @@ use clipmesh_proto::ids::{CollectionName, ContentHash, Fingerprint, ItemId};
 pub(crate) use self::change::{Change, MetadataChange};
 pub(crate) use self::delete::Which;
 pub(crate) use self::intake::Incoming;
-pub(crate) use self::listing::Listing;
+pub(crate) use self::listing::{Listed, Listing};
 use self::locks::Locks;
 pub(crate) use self::sample::POOL as MAX_SAMPLE;
 pub(crate) use self::sort::Order;

@@ -25,9 +25,10 @@ pub(crate) struct Listing {
 /// A page of items.
 #[derive(Clone, Debug)]
 pub(crate) struct Listed {
-    pub(crate) items: Vec<Item>,
-    /// Where the next page begins, if there is one.
-    pub(crate) next: Option<String>,
+    /// Each with what a page comes after that begins behind it.
+    pub(crate) items: Vec<(Item, String)>,
+    /// Whether there are others behind them.
+    pub(crate) has_more: bool,
 }
 
 impl Items {
@@ -53,27 +54,35 @@ pub(super) async fn list(
         let after = after.map(|id| ItemId::try_from(id).map_err(|_| foreign())).transpose()?;
         let page = Page { filter, after, limit: wanted, vectors: false };
         let records = store.scroll(collection.name.clone(), page).await?.into_iter();
-        let items = records.map(|record| record.item).collect();
-        return Ok(cut(items, limit, |item: &Item| item.id.to_string(), |item| item));
+        let placed = records.map(|record| {
+            let place = record.item.id.to_string();
+            (record.item, place)
+        });
+        return Ok(cut(placed.collect(), limit));
     };
     let sorter = Sorter::new(store, collection, &filter, order)?;
     let read = |text: String| Place::read(&text).filter(|place| sorter.has(place));
     let after = after.map(|text| read(text).ok_or_else(foreign)).transpose()?;
     let placed = sorter.page(after, wanted).await?;
-    Ok(cut(placed, limit, |(_, place)| place.write(), |(item, _)| item))
+    let placed = placed.into_iter().map(|(item, place)| (item, place.write()));
+    Ok(cut(placed.collect(), limit))
 }
 
 /// The page out of the page and one more.
-fn cut<T>(
-    mut found: Vec<T>,
-    limit: usize,
-    place: impl Fn(&T) -> String,
-    item: impl Fn(T) -> Item,
-) -> Listed {
-    let has_more = found.len() > limit;
-    found.truncate(limit);
-    let next = found.last().map(place).filter(|_| has_more);
-    Listed { items: found.into_iter().map(item).collect(), next }
+fn cut(mut items: Vec<(Item, String)>, limit: usize) -> Listed {
+    let has_more = items.len() > limit;
+    items.truncate(limit);
+    Listed { items, has_more }
+}
+
+// === impl Listed ===
+
+impl Listed {
+    /// What the next page comes after, if there is one.
+    #[cfg(test)]
+    pub(super) fn next(&self) -> Option<String> {
+        self.items.last().map(|(_, place)| place.clone()).filter(|_| self.has_more)
+    }
 }
 
 /// Of a token that is well-formed, and yet was never given out for this listing.

@@ -8,6 +8,7 @@ use clipmesh_proto::search::v1;
 use clipmesh_proto::search::v1::item_service_server::ItemService;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
+use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span};
 
@@ -17,22 +18,31 @@ use crate::embedder::Lane;
 use crate::error::Error;
 use crate::filter::{Field, Filter};
 use crate::item::Item;
-use crate::items::{Items, Listing, Order, Outcome, Which, stream};
+use crate::items::{Items, Listed, Listing, Order, Outcome, Which, stream};
 use crate::store::Collection;
 
 /// What every thumbnail is.
 const THUMBNAIL_MEDIA_TYPE: &str = "image/jpeg";
+
+/// What an item or a text takes in a message beside itself, at most.
+const OVERHEAD_BYTES: usize = 64;
 
 /// The adapter of [`Items`].
 #[derive(Debug)]
 pub(crate) struct Service {
     items: Arc<Items>,
     stream_concurrency: NonZeroUsize,
+    /// Longest answer.
+    max_message_len: usize,
 }
 
 impl Service {
-    pub(crate) fn new(items: Arc<Items>, stream_concurrency: NonZeroUsize) -> Self {
-        Self { items, stream_concurrency }
+    pub(crate) fn new(
+        items: Arc<Items>,
+        stream_concurrency: NonZeroUsize,
+        max_message_len: usize,
+    ) -> Self {
+        Self { items, stream_concurrency, max_message_len }
     }
 }
 
@@ -111,8 +121,9 @@ impl ItemService for Service {
         let after = pages.after(&request.page_token)?;
         let listing = Listing { filter, order, after, limit: page::size(request.page_size) };
         let listed = self.items.list(&collection, listing).await?;
-        let next_page_token = listed.next.map(|next| pages.token(&next)).unwrap_or_default();
-        let items = listed.items.into_iter().map(convert::item::write).collect();
+        let taken: usize = unindexed_fields.iter().map(|key| key.len() + OVERHEAD_BYTES).sum();
+        let (items, next) = fitting(listed, self.max_message_len.saturating_sub(taken));
+        let next_page_token = next.map(|next| pages.token(&next)).unwrap_or_default();
         Ok(Response::new(v1::ListItemsResponse { items, next_page_token, unindexed_fields }))
     }
 
@@ -230,6 +241,26 @@ pub(crate) fn indexed(item: Item, outcome: Outcome) -> v1::IndexItemResponse {
     v1::IndexItemResponse { item: Some(convert::item::write(item)), outcome: outcome.into() }
 }
 
+/// The items of a page that fit into one message, and what the next page comes after, if there is
+/// one. A page has at least one item, so that a listing goes on.
+fn fitting(listed: Listed, max_bytes: usize) -> (Vec<v1::Item>, Option<String>) {
+    let Listed { items, mut has_more } = listed;
+    let (mut page, mut bytes, mut last) = (Vec::new(), 0, None);
+    for (item, place) in items {
+        let item = convert::item::write(item);
+        bytes += item.encoded_len() + OVERHEAD_BYTES;
+        // Two digits a byte.
+        let token_bytes = 2 * place.len() + OVERHEAD_BYTES;
+        if !page.is_empty() && bytes + token_bytes > max_bytes {
+            has_more = true;
+            break;
+        }
+        page.push(item);
+        last = Some(place);
+    }
+    (page, last.filter(|_| has_more))
+}
+
 fn place(collection: String, id: String) -> Result<(CollectionName, ItemId), Status> {
     let collection = convert::collection_name("collection", collection)?;
     Ok((collection, convert::item_id("id", id)?))
@@ -252,4 +283,37 @@ fn pages(
     let key = order.map(|order| order.field.key()).unwrap_or_default();
     let is_descending = order.is_some_and(|order| order.descending);
     Ok(page::Listing::of(&[b"items", uid, &filter, key.as_bytes(), &[u8::from(is_descending)]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::item;
+
+    fn listed(count: usize, has_more: bool) -> Listed {
+        let placed = |i: usize| {
+            let uri = "u".repeat(1_000);
+            (Item { uri, ..item(&format!("{i}")) }, i.to_string())
+        };
+        Listed { items: (0..count).map(placed).collect(), has_more }
+    }
+
+    #[test]
+    fn a_page_ends_where_a_message_is_full() {
+        let (page, next) = fitting(listed(30, true), 1 << 20);
+        assert_eq!((page.len(), next.as_deref()), (30, Some("29")), "all of them fit");
+        let (page, next) = fitting(listed(30, false), 1 << 20);
+        assert_eq!((page.len(), next), (30, None), "and they are the last");
+
+        let (page, next) = fitting(listed(30, false), 16 << 10);
+        assert!((5..16).contains(&page.len()), "some of them: {}", page.len());
+        assert_eq!(next, Some((page.len() - 1).to_string()), "the others are on the next page");
+        let next_page_token = page::Listing::of(&[]).token("29");
+        let response = v1::ListItemsResponse { items: page, next_page_token, ..Default::default() };
+        assert!(response.encoded_len() <= 16 << 10, "{} bytes", response.encoded_len());
+
+        let (page, next) = fitting(listed(3, false), 10);
+        assert_eq!((page.len(), next.as_deref()), (1, Some("0")), "at least one");
+        assert_eq!(fitting(listed(0, false), 10), (vec![], None), "none, if there is none");
+    }
 }

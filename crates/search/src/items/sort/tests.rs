@@ -89,9 +89,9 @@ fn listed(store: &Exact, collection: &Collection, order: &Order, limit: usize) -
         let page = list(store, collection, listing).now_or_never().expect("at once");
         let page = page.expect("a page");
         assert!(page.items.len() <= limit, "a page holds at most its limit");
-        ids.extend(page.items.iter().map(|item| item.id.to_string()));
+        ids.extend(page.items.iter().map(|(item, _)| item.id.to_string()));
         assert!(ids.len() <= 1_000, "it never ends: {ids:?}");
-        match page.next {
+        match page.next() {
             Some(next) => after = Some(next),
             None => return ids,
         }
@@ -229,8 +229,8 @@ fn a_page_goes_on_after_an_item_that_is_gone() {
         let listing = Listing { filter: Filter::default(), order: order.clone(), after, limit: 2 };
         let page = list(&store, &collection, listing).now_or_never().expect("at once");
         let page = page.expect("a page");
-        let ids: Vec<_> = page.items.iter().map(|item| item.id.to_string()).collect();
-        (ids, page.next)
+        let ids: Vec<_> = page.items.iter().map(|(item, _)| item.id.to_string()).collect();
+        (ids, page.next())
     };
     let (ids, next) = page(None);
     assert_eq!(ids, ["0", "1"], "the first page ends among equals");
