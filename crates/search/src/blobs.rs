@@ -10,6 +10,12 @@
 //! The names hold the picture's hash, so that replacing an item writes new files beside the old
 //! ones: a crash in between leaves each stored item with the files that belong to it, and at worst
 //! files too many.
+//!
+//! Between replicas that share a place, an item may lose its files: one replica deletes the item or
+//! replaces its picture, another stores the same picture under the same id at that moment, and the
+//! files that it wrote go with the former ones, whose names are the same. The item is found as
+//! before; it has no thumbnail and no original until its picture is replaced. In one process the
+//! turns of items keep that from happening.
 
 mod open;
 
@@ -119,6 +125,16 @@ impl Config {
 // === impl Blobs ===
 
 impl Blobs {
+    /// Files in memory, each of which takes so long to be deleted.
+    #[cfg(test)]
+    pub(crate) fn slow_to_delete(wait: Duration) -> Self {
+        use object_store::memory::InMemory;
+        use object_store::throttle::{ThrottleConfig, ThrottledStore};
+        let slow = ThrottleConfig { wait_delete_per_call: wait, ..ThrottleConfig::default() };
+        let store = Arc::new(ThrottledStore::new(InMemory::new(), slow));
+        Self { store, keep_originals: false }
+    }
+
     /// Opens the place of the settings, or else a folder, which is made if it is not there.
     pub(crate) fn open(config: &Config, folder: &Path) -> Result<Self, Error> {
         let store = match &config.url {

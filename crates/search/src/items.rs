@@ -119,7 +119,7 @@ pub(crate) struct Parts {
 impl Items {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { store, vectors, caches, changes, blobs, thumbnailer, max_image_bytes } = parts;
-        let writer = Writer { store: Arc::clone(&store), blobs: blobs.clone(), caches, changes };
+        let writer = Writer::new(Arc::clone(&store), blobs.clone(), caches, changes);
         let locks = Locks::new();
         Self { store, vectors, blobs, thumbnailer, max_image_bytes, locks, writer }
     }

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -187,10 +188,13 @@ impl VectorStore for Fragile {
 
 /// Items over a store, with an embedder that nobody needs.
 fn items(store: Arc<dyn VectorStore>, folder: &TempDir) -> Items {
+    items_with(store, Blobs::open(&blobs::Config::default(), folder.path()).expect("a folder"))
+}
+
+fn items_with(store: Arc<dyn VectorStore>, blobs: Blobs) -> Items {
     let embedder = Embedder::new(&embedder::Config::default()).expect("an address");
     let caches = Caches::new(&CacheConfig::default()).expect("in memory");
     let vectors = Arc::new(Vectors::new(Arc::new(embedder), caches.clone()));
-    let blobs = Blobs::open(&blobs::Config::default(), folder.path()).expect("a folder");
     let thumbnailer = Thumbnailer::new(NonZeroUsize::MIN, 1 << 20);
     let (max_image_bytes, changes) = (ByteSize::mib(1), Changes::default());
     Items::new(Parts { store, vectors, caches, changes, blobs, thumbnailer, max_image_bytes })
@@ -293,4 +297,28 @@ async fn a_deletion_is_whole_though_its_caller_leaves() {
     items.writer.changes.settle().await;
     let left = items.get(name("c"), id("a"), false).await;
     assert!(matches!(left, Err(Error::NoItem { .. })), "it is gone, and not another: {left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_store_that_is_slow_does_not_hold_up_a_deletion() {
+    let store = Arc::new(Fragile::default());
+    let hour = Duration::from_secs(3_600);
+    let blobs = Blobs::slow_to_delete(hour);
+    let items = items_with(store.clone(), blobs.clone());
+    let collection = store.create(new_collection("c")).await.expect("made");
+    let item = point("a", [1.0; 4]).item;
+    store.upsert(name("c"), vec![point("a", [1.0; 4])]).await.expect("stored");
+    let content_hash = item.content_hash.expect("a picture");
+    let file = Name { uid: &collection.uid, id: &item.id, content_hash: &content_hash };
+    blobs.put(&file, File::Thumbnail, Bytes::from_static(b"small")).await.expect("written");
+    let is_there = async || blobs.get(&file, File::Thumbnail).await.expect("an answer").is_some();
+
+    let begun = tokio::time::Instant::now();
+    items.delete(name("c"), id("a"), None).await.expect("deleted");
+    assert!(begun.elapsed() < hour, "it does not wait for the files");
+    assert!(is_there().await, "which are there");
+    let turn = items.locks.lock(&name("c"), &id("a")).now_or_never();
+    assert!(turn.is_none(), "nobody stores such a picture again meanwhile");
+    items.writer.changes.settle().await;
+    assert!(!is_there().await, "at last they are gone");
 }

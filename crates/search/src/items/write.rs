@@ -1,8 +1,10 @@
 //! Changes on their way into the store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use clipmesh_proto::ids::{ContentHash, ItemId};
+use tokio::sync::Semaphore;
 
 use super::locks::Turn;
 use crate::blobs::{Blobs, Name};
@@ -12,14 +14,24 @@ use crate::error::Error;
 use crate::item::{Etag, Item};
 use crate::store::{self, Collection, Point, VectorStore};
 
+/// How long an answer waits for files that nobody needs any more. Longer than an object store takes
+/// that is well; one that is down holds up no more than this.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Changes whose files may go behind their answers. Those beyond wait for theirs: whoever deletes
+/// faster than the object store can is slowed down.
+const MAX_BEHIND: usize = 256;
+
 /// Makes changes, each to its end even if its caller goes away: the store finishes a write that
 /// has begun, so that the turn of its item must not be over before.
 #[derive(Clone, Debug)]
 pub(super) struct Writer {
-    pub(super) store: Arc<dyn VectorStore>,
-    pub(super) blobs: Blobs,
-    pub(super) caches: Caches,
+    store: Arc<dyn VectorStore>,
+    blobs: Blobs,
+    caches: Caches,
     pub(super) changes: Changes,
+    /// A place for each change whose files may go behind its answer.
+    behind: Arc<Semaphore>,
 }
 
 /// A point to be written.
@@ -35,6 +47,15 @@ pub(super) struct Write {
 // === impl Writer ===
 
 impl Writer {
+    pub(super) fn new(
+        store: Arc<dyn VectorStore>,
+        blobs: Blobs,
+        caches: Caches,
+        changes: Changes,
+    ) -> Self {
+        Self { store, blobs, caches, changes, behind: Arc::new(Semaphore::new(MAX_BEHIND)) }
+    }
+
     /// Writes a point, and removes the files of the picture that it replaces. Tells whether it was
     /// written: not, if another process has changed the item since it was read.
     pub(super) async fn write(
@@ -45,18 +66,16 @@ impl Writer {
     ) -> Result<bool, Error> {
         let own = self.clone();
         self.finish(async move {
-            let _turn = turn;
             own.check_uid(&collection).await?;
             let Write { point, expected, old_picture } = write;
             let id = point.item.id.clone();
             let name = collection.name.clone();
             let written = own.store.replace(name, point, expected).await;
             own.changed(&collection).await;
-            if written? {
-                own.drop_files(&collection, old_picture.iter().map(|hash| (&id, hash))).await;
-                return Ok(true);
-            }
-            Ok(false)
+            let is_written = written?;
+            let old_picture = old_picture.filter(|_| is_written);
+            own.drop_files(turn, collection, old_picture.map(|hash| (id, hash))).await;
+            Ok(is_written)
         })
         .await
     }
@@ -70,15 +89,13 @@ impl Writer {
     ) -> Result<(), Error> {
         let own = self.clone();
         self.finish(async move {
-            let _turn = turn;
             own.check_uid(&collection).await?;
             let ids = items.iter().map(|item| item.id.clone()).collect();
             let deleted = own.store.delete(collection.name.clone(), ids).await;
             own.changed(&collection).await;
             deleted?;
-            let files =
-                items.iter().filter_map(|item| Some((&item.id, item.content_hash.as_ref()?)));
-            own.drop_files(&collection, files).await;
+            let files = items.into_iter().filter_map(|item| Some((item.id, item.content_hash?)));
+            own.drop_files(turn, collection, files).await;
             Ok(())
         })
         .await
@@ -93,16 +110,13 @@ impl Writer {
     ) -> Result<bool, Error> {
         let own = self.clone();
         self.finish(async move {
-            let _turn = turn;
             own.check_uid(&collection).await?;
             let (name, id, etag) = (collection.name.clone(), item.id.clone(), item.etag());
             let deleted = own.store.delete_unchanged(name, id, etag).await;
             own.changed(&collection).await;
             let is_gone = deleted?;
-            if is_gone {
-                let hash = item.content_hash.iter();
-                own.drop_files(&collection, hash.map(|hash| (&item.id, hash))).await;
-            }
+            let picture = item.content_hash.filter(|_| is_gone);
+            own.drop_files(turn, collection, picture.map(|hash| (item.id, hash))).await;
             Ok(is_gone)
         })
         .await
@@ -123,17 +137,40 @@ impl Writer {
         Ok(())
     }
 
-    /// Nobody needs them any more. A failure leaves files too many, and nothing wrong.
+    /// Nobody needs them any more. A failure leaves files too many, and nothing wrong; so an answer
+    /// waits for a while only. Their items' turn lasts until they are gone: else one who stores the
+    /// same picture again could lose its files to this.
     async fn drop_files(
         &self,
-        collection: &Collection,
-        files: impl Iterator<Item = (&ItemId, &ContentHash)>,
+        turn: Turn,
+        collection: Collection,
+        files: impl IntoIterator<Item = (ItemId, ContentHash)>,
     ) {
-        let name = |(id, content_hash)| Name { uid: &collection.uid, id, content_hash };
-        let names: Vec<_> = files.map(name).collect();
-        if let Err(error) = self.blobs.delete(&names).await {
-            let collection = &collection.name;
-            tracing::warn!(%collection, %error, "files that are not needed are left behind");
+        let files: Vec<_> = files.into_iter().collect();
+        if files.is_empty() {
+            return;
+        }
+        let blobs = self.blobs.clone();
+        let dropping = async move {
+            let _turn = turn;
+            let uid = &collection.uid;
+            let names = files.iter().map(|(id, content_hash)| Name { uid, id, content_hash });
+            if let Err(error) = blobs.delete(&names.collect::<Vec<_>>()).await {
+                let collection = &collection.name;
+                tracing::warn!(%collection, %error, "files that are not needed are left behind");
+            }
+        };
+        let Ok(place) = Arc::clone(&self.behind).try_acquire_owned() else {
+            return dropping.await;
+        };
+        let dropping = self.changes.finish(async move {
+            let _place = place;
+            dropping.await;
+            Ok(())
+        });
+        // When the time is up they go behind the answer.
+        if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, dropping).await {
+            tracing::error!(%error, "files that are not needed are left behind");
         }
     }
 
