@@ -134,9 +134,8 @@ impl Indexes {
         let fits = |scalar: &Scalar| match scalar {
             // By id, items are looked up.
             Scalar::String(_) => *field == Field::Id || kind == Some(Kind::Keyword),
-            Scalar::Number(number) => {
-                kind == Some(Kind::Float) || kind == Some(Kind::Integer) && number.fract() == 0.0
-            }
+            // Beside an index of whole numbers is one of all numbers; of a fact, no others exist.
+            Scalar::Number(_) => matches!(kind, Some(Kind::Integer | Kind::Float)),
             Scalar::Bool(_) => kind == Some(Kind::Boolean),
             Scalar::Place(_) => false,
         };
@@ -145,7 +144,11 @@ impl Indexes {
             Test::AnyOf(wanted) => wanted.iter().all(fits),
             Test::Range(_) => matches!(kind, Some(Kind::Integer | Kind::Float)),
             Test::Text(_) => false,
-            Test::Exists(_) => kind.is_some() || *field == Field::Id,
+            // Every item has an id. Times and words are indexed away from the field itself.
+            Test::Exists(_) => {
+                *field == Field::Id
+                    || kind.is_some_and(|kind| !matches!(kind, Kind::Time | Kind::Words))
+            }
             Test::Time(_) => field.is_time() || kind == Some(Kind::Time),
             Test::Near(_) => kind == Some(Kind::Geo),
             Test::Words(_) => kind == Some(Kind::Words),
@@ -184,16 +187,21 @@ mod tests {
             (field("tag"), Test::Exists(true), true),
             (field("tags"), Test::Exists(true), false),
             (field("year"), Test::AnyOf(vec![Scalar::Number(1999.0)]), true),
-            (field("year"), Test::Match(Scalar::Number(0.5)), false),
+            (field("year"), Test::Match(Scalar::Number(0.5)), true),
+            (field("year"), Test::Exists(false), true),
             (field("year"), Test::Range(range()), true),
             (field("price"), Test::Match(Scalar::Number(0.5)), true),
             (field("taken"), Test::Time(range()), true),
             (field("taken"), Test::Match(string("2026-01-01T00:00:00Z")), false),
+            (field("taken"), Test::Exists(true), false),
+            (field("caption"), Test::Exists(true), false),
             (field("caption"), Test::Words(vec!["cat".to_owned()]), true),
             (field("tag"), Test::Words(vec!["cat".to_owned()]), false),
             (Field::Id, Test::Match(string("a")), true),
+            (Field::Id, Test::Exists(true), true),
             (Field::CreateTime, Test::Time(range()), true),
             (Field::Width, Test::Range(range()), true),
+            (Field::Width, Test::Match(Scalar::Number(0.5)), true),
             (Field::Filename, Test::Match(string("a")), true),
         ];
         for (field, test, is_quick) in cases {

@@ -158,6 +158,9 @@ fn question(Condition { field, test }: &Condition, indexes: &Indexes) -> Questio
         Test::Text(text) => {
             Question::Substring { path: format!("{FOLDED}.{path}"), text: fold_case(text) }
         }
+        // Every item has one, and no index to look for it in.
+        Test::Exists(true) if *field == Field::Id => Question::All(Clauses::default()),
+        Test::Exists(false) if *field == Field::Id => Question::Points(Vec::new()),
         Test::Exists(true) => not(Question::IsEmpty { path }),
         Test::Exists(false) => Question::IsEmpty { path },
         Test::Time(range) if field.is_time() => Question::Range { path, range: *range },
@@ -218,15 +221,83 @@ fn one_of(field: &Field, wanted: &[Scalar], indexes: &Indexes) -> Question {
 fn in_range(field: &Field, range: &Range, indexes: &Indexes) -> Question {
     let is_split = is_split(field, indexes.kind(field));
     let path = if is_split { numbers(field) } else { path(field) };
-    Question::Range { path, range: lasting(range) }
+    let is_whole = Indexes::built_in(field) == Some(Kind::Integer);
+    Question::Range { path, range: if is_whole { whole(range) } else { lasting(range) } }
 }
 
 fn not(question: Question) -> Question {
     Question::All(Clauses { must_not: vec![question], ..Clauses::default() })
 }
 
+/// The bounds that the same whole numbers are within. An index of integers cuts off what is behind
+/// the point, in servers without <https://github.com/qdrant/qdrant/pull/9054>.
+fn whole(range: &Range) -> Range {
+    Range {
+        gt: range.gt.map(f64::floor),
+        gte: range.gte.map(f64::ceil),
+        lt: range.lt.map(f64::ceil),
+        lte: range.lte.map(f64::floor),
+    }
+}
+
 /// Bounds in the form that numbers are kept in.
 fn lasting(range: &Range) -> Range {
     let bound = |bound: Option<f64>| bound.map(payload::lasting);
     Range { gt: bound(range.gt), gte: bound(range.gte), lt: bound(range.lt), lte: bound(range.lte) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lowered(field: Field, test: Test) -> Question {
+        question(&Condition { field, test }, &Indexes::default())
+    }
+
+    fn range(gt: Option<f64>, gte: Option<f64>, lt: Option<f64>, lte: Option<f64>) -> Range {
+        Range { gt, gte, lt, lte }
+    }
+
+    #[test]
+    fn bounds_of_whole_numbers_are_whole() {
+        let cases = [
+            (
+                range(Some(639.5), None, Some(640.5), None),
+                range(Some(639.0), None, Some(641.0), None),
+            ),
+            (
+                range(None, Some(639.5), None, Some(640.5)),
+                range(None, Some(640.0), None, Some(640.0)),
+            ),
+            (range(Some(-0.5), None, Some(-1.5), None), range(Some(-1.0), None, Some(-1.0), None)),
+            (
+                range(None, Some(640.0), None, Some(640.0)),
+                range(None, Some(640.0), None, Some(640.0)),
+            ),
+        ];
+        for (asked, expected) in cases {
+            for number in (-3..700).map(f64::from) {
+                assert_eq!(asked.holds(number), expected.holds(number), "{number} in {asked:?}");
+            }
+            let question = lowered(Field::Width, Test::Range(asked));
+            let expected = Question::Range { path: "width".to_owned(), range: expected };
+            assert_eq!(question, expected, "{asked:?}");
+        }
+        let question = lowered(Field::Width, Test::Match(Scalar::Number(640.5)));
+        let Question::Range { range: none, .. } = question else {
+            panic!("bounds: {question:?}");
+        };
+        assert!(none.gte > none.lte, "no width is that: {none:?}");
+        let asked = range(None, Some(0.5), None, None);
+        let question = lowered(Field::Metadata("f".to_owned()), Test::Range(asked));
+        let expected = Question::Range { path: "metadata.f".to_owned(), range: asked };
+        assert_eq!(question, expected, "other fields may have any number");
+    }
+
+    #[test]
+    fn whether_there_is_an_id_is_not_asked_of_any_item() {
+        let exists = |wanted| lowered(Field::Id, Test::Exists(wanted));
+        assert_eq!(exists(true), Question::All(Clauses::default()), "all");
+        assert_eq!(exists(false), Question::Points(Vec::new()), "none");
+    }
 }

@@ -114,12 +114,14 @@ async fn facts_can_be_filtered(store: &dyn VectorStore) {
     store.upsert(name("facts"), points).await.expect("stored");
 
     let least = |bound: f64| Test::Range(Range { gte: Some(bound), ..Range::default() });
+    let most = |bound: f64| Test::Range(Range { lte: Some(bound), ..Range::default() });
     let hash = ContentHash::of(b"b").to_string();
     let cases: Vec<(Field, Test, &[&str])> = vec![
         (Field::Id, Test::Match(string("C c")), &["C c"]),
         (Field::Id, Test::AnyOf(vec![string("a"), string("b"), string("c")]), &["a", "b"]),
         (Field::Id, Test::Text("c C".to_owned()), &["C c"]),
         (Field::Id, Test::Exists(true), &["C c", "a", "b"]),
+        (Field::Id, Test::Exists(false), &[]),
         (Field::Uri, Test::Match(string("s3://Bucket/a")), &["a"]),
         (Field::Uri, Test::Text("s3://bucket".to_owned()), &["a"]),
         (Field::Uri, Test::Exists(false), &["C c", "b"]),
@@ -131,6 +133,10 @@ async fn facts_can_be_filtered(store: &dyn VectorStore) {
         (Field::Width, Test::Match(string("640")), &[]),
         (Field::Width, Test::Match(Scalar::Number(640.5)), &[]),
         (Field::Width, Test::Text("640".to_owned()), &[]),
+        (Field::Width, least(639.5), &["a", "b"]),
+        (Field::Width, least(640.5), &[]),
+        (Field::Width, most(99.5), &["C c"]),
+        (Field::Width, most(98.5), &[]),
         (Field::Height, least(480.0), &["C c", "a", "b"]),
         (Field::ByteSize, least(1e9), &["C c"]),
     ];
