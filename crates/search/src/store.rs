@@ -13,11 +13,13 @@ mod collection;
 pub(crate) mod contract;
 pub mod edge;
 pub mod exact;
+mod grouping;
 pub mod index;
 mod lower;
 mod payload;
 pub mod qdrant;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -337,11 +339,14 @@ fn rank<T: AsId>(mut scored: Vec<(T, f32)>, search: &Search) -> Vec<(T, f32)> {
             *score = score.clamp(-1.0, 1.0);
         }
     }
-    scored.sort_by(|(a, a_score), (b, b_score)| {
-        b_score.total_cmp(a_score).then_with(|| a.id().cmp(b.id()))
-    });
+    scored.sort_by(by_rank);
     scored.retain(|(_, score)| search.threshold.is_none_or(|least| *score >= least));
     scored.into_iter().skip(search.offset).take(search.limit).collect()
+}
+
+/// Best first, equal scores in order of id.
+fn by_rank<T: AsId>((a, a_score): &(T, f32), (b, b_score): &(T, f32)) -> Ordering {
+    b_score.total_cmp(a_score).then_with(|| a.id().cmp(b.id()))
 }
 
 /// What ties are broken by.

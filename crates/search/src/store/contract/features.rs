@@ -20,6 +20,7 @@ pub(super) async fn verify(store: &dyn VectorStore) {
     items_come_in_order_of_a_number(store).await;
     values_are_counted(store).await;
     hits_are_grouped(store).await;
+    groups_are_of_what_an_index_knows(store).await;
     words_are_ranked(store).await;
     searches_are_answered_in_batches(store).await;
     vectors_come_along_if_asked_for(store).await;
@@ -200,6 +201,34 @@ async fn hits_are_grouped(store: &dyn VectorStore) {
     assert_eq!(group(above, 2).await, expected[..2], "above a threshold");
     let filtered = Search { filter: must(Field::Id, Test::Match(string("a3"))), ..along() };
     assert_eq!(group(filtered, 2).await, [(string("a"), "a3".to_owned())], "filtered");
+}
+
+async fn groups_are_of_what_an_index_knows(store: &dyn VectorStore) {
+    let points = vec![
+        with("a", number(7.0), [1.0, 0.0, 0.0, 0.0]),
+        with("b", text("7"), [1.0, 0.1, 0.0, 0.0]),
+        with("c", number(8.0), [1.0, 0.2, 0.0, 0.0]),
+        with("d", text("8"), [1.0, 0.3, 0.0, 0.0]),
+        with("e", Value::One(Scalar::Bool(true)), [1.0, 0.3, 0.0, 0.0]),
+        with("g", text("last in order of id"), [0.0, 1.0, 0.0, 0.0]),
+        with("f", text("x"), [0.0, 1.0, 0.0, 0.0]),
+    ];
+    let strings = vec!["7", "8", "x", "last in order of id"].into_iter().map(string).collect();
+    let numbers = [7.0, 8.0].map(Scalar::Number).to_vec();
+    for (kind, known) in [(Kind::Keyword, strings), (Kind::Integer, numbers)] {
+        let known: Vec<Scalar> = known;
+        store.create(indexed("mixed", kind)).await.expect("made");
+        store.upsert(name("mixed"), points.clone()).await.expect("stored");
+        for limit in [1, 2, 10] {
+            let search = search([1.0, 0.0, 0.0, 0.0], limit);
+            let grouped = Grouped { search, field: field("f"), size: 3 };
+            let groups = store.group(name("mixed"), grouped).await.expect("an answer").into_iter();
+            let values: Vec<_> = groups.map(|group| group.value).collect();
+            let expected = &known[..limit.min(known.len())];
+            assert_eq!(values, expected, "{limit} groups by an index of {kind:?}");
+        }
+        store.remove(name("mixed")).await.expect("removed");
+    }
 }
 
 async fn words_are_ranked(store: &dyn VectorStore) {

@@ -1,13 +1,12 @@
 //! Searches: nearest items, groups of them, and counts by value.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use clipmesh_proto::ids::{CollectionName, ItemId};
 use qdrant_client::qdrant::{
-    FacetCounts, PointGroup, QuantizationSearchParams, QueryBatchPoints, QueryPointGroups,
-    QueryPoints, ScoredPoint, SearchParams, WithPayloadSelector, WithVectorsSelector, facet_value,
-    group_id,
+    FacetCounts, PointGroup, QuantizationSearchParams, QueryBatchPoints,
+    QueryPointGroups, QueryPoints, ScoredPoint, SearchParams, WithPayloadSelector,
+    WithVectorsSelector, facet_value, group_id,
 };
 
 use super::convert::{self, Payload, WORDS_VECTOR};
@@ -15,6 +14,7 @@ use super::error::failed_on;
 use super::points::{incomplete, index_kind, outer_filter};
 use super::{Inner, record};
 use crate::item::Scalar;
+use crate::store::grouping::{self, Asking, rank_groups};
 use crate::store::index::{Kind, Quantization};
 use crate::store::lower::{self, point_id};
 use crate::store::{
@@ -148,50 +148,56 @@ impl Inner {
         grouped: Grouped,
     ) -> Result<Vec<Group>, Error> {
         let collection = self.describe(name).await?;
-        let Grouped { search, field, size } = grouped;
-        let kind = index_kind(&collection, &field, &[Kind::Keyword, Kind::Integer])?;
-        check_target(&collection, &search)?;
-        if search.limit == 0 || size == 0 {
+        let Grouped { search, field, size } = &grouped;
+        let kind = index_kind(&collection, field, &[Kind::Keyword, Kind::Integer])?;
+        check_target(&collection, search)?;
+        if search.limit == 0 || *size == 0 {
             return Ok(Vec::new());
         }
-        let mut limit = search.limit;
-        loop {
-            let request = QueryPointGroups {
-                collection_name: self.outer_name(name),
-                limit: Some(limit as u64),
-                group_size: Some(size as u64),
-                group_by: lower::path(&field),
-                ..self.grouping(&collection, &search)
-            };
+        let mut asking = Asking::new(&grouped);
+        let fitting = loop {
+            let request = self.groups_query(&collection, &grouped, &asking);
             let answer = self.points.clone().query_groups(request).await;
             let result = answer.map_err(|status| failed_on(name, &status))?.into_inner().result;
             let found = result.ok_or_else(|| incomplete("groups"))?.groups;
-            let has_all = found.len() < limit || limit >= MAX_FETCH;
-            let mut groups = Vec::with_capacity(found.len());
-            for group in found {
-                groups.extend(self::group(group, kind, &search)?);
+            let count = found.len();
+            let groups: Vec<_> = found.into_iter().map(scored_group).collect::<Result<_, _>>()?;
+            let fits = |(value, _): &(Scalar, _)| grouping::is_known(value, kind);
+            let fitting: Vec<_> = groups.into_iter().filter(fits).collect();
+            if !asking.wants_more(count, fitting.len()) {
+                break fitting;
             }
-            // The server groups by whatever is there, we by what the index knows: some may have
-            // been left out that took the place of others.
-            if has_all || groups.len() >= search.limit {
-                groups.sort_by(by_best_hit);
-                groups.truncate(search.limit);
-                return Ok(groups);
-            }
-            limit = (limit * 2).min(MAX_FETCH);
-        }
+        };
+        let (values, pages): (Vec<_>, Vec<_>) = rank_groups(fitting, &grouped)
+            .into_iter()
+            .map(|(value, page)| (value, (page, search.vectors)))
+            .unzip();
+        let hits = self.complete(&collection, pages).await?.into_iter();
+        let groups = values.into_iter().zip(hits).map(|(value, hits)| Group { value, hits });
+        Ok(groups.filter(|group| !group.hits.is_empty()).collect())
     }
 
-    fn grouping(&self, collection: &Collection, search: &Search) -> QueryPointGroups {
+    fn groups_query(
+        &self,
+        collection: &Collection,
+        Grouped { search, field, size }: &Grouped,
+        asking: &Asking,
+    ) -> QueryPointGroups {
         let QueryPoints { query, using, filter, params, .. } =
             Progress::new(search.clone()).query(self, collection);
+        let spare = asking.spare().saturating_mul(*size);
+        let (fields, vectors) = shown(collection, spare, search.vectors);
         QueryPointGroups {
+            collection_name: self.outer_name(&collection.name),
             query,
             using,
             filter,
             params,
-            with_payload: Some(convert::read_fields()),
-            with_vectors: Some(convert::read_vectors(collection, search.vectors)),
+            limit: Some(asking.limit() as u64),
+            group_size: Some(*size as u64),
+            group_by: lower::path(field),
+            with_payload: Some(fields),
+            with_vectors: Some(vectors),
             ..QueryPointGroups::default()
         }
     }
@@ -267,12 +273,8 @@ impl Progress {
         };
         let exclude: Vec<_> = search.exclude.iter().map(|id| point_id(id.as_str())).collect();
         let filter = lower::filter(&search.filter, &exclude, &collection.indexes);
-        let (fields, vectors) = if self.comes_whole() {
-            (convert::read_fields(), convert::read_vectors(collection, search.vectors))
-        } else {
-            let id: (WithPayloadSelector, WithVectorsSelector) = (vec!["id"].into(), false.into());
-            id
-        };
+        let spare = self.fetch.saturating_sub(search.limit);
+        let (fields, vectors) = shown(collection, spare, search.vectors);
         QueryPoints {
             collection_name: store.outer_name(&collection.name),
             query: Some(query),
@@ -284,11 +286,6 @@ impl Progress {
             with_vectors: Some(vectors),
             ..QueryPoints::default()
         }
-    }
-
-    /// Whether hits come with all that is in them.
-    fn comes_whole(&self) -> bool {
-        self.fetch.saturating_sub(self.search.limit) <= MAX_SPARE
     }
 
     /// Whether a hit of the page may not have been seen yet; then the next query asks for more.
@@ -321,6 +318,19 @@ fn check_target(collection: &Collection, search: &Search) -> Result<(), Error> {
     }
 }
 
+/// What hits come with, of which so many are on no page.
+fn shown(
+    collection: &Collection,
+    spare: usize,
+    vectors: bool,
+) -> (WithPayloadSelector, WithVectorsSelector) {
+    if spare <= MAX_SPARE {
+        (convert::read_fields(), convert::read_vectors(collection, vectors))
+    } else {
+        (vec!["id"].into(), false.into())
+    }
+}
+
 fn found(point: ScoredPoint) -> Result<(Found, f32), Error> {
     let id = |payload: &Payload| payload.get("id")?.as_str().cloned();
     let id = id(&point.payload).ok_or_else(|| incomplete("a hit"))?;
@@ -333,37 +343,12 @@ fn found(point: ScoredPoint) -> Result<(Found, f32), Error> {
     Ok((Found { id, hit }, point.score))
 }
 
-/// A group, unless the index does not know its value or all its hits are below the threshold.
-fn group(group: PointGroup, kind: Kind, search: &Search) -> Result<Option<Group>, Error> {
+fn scored_group(group: PointGroup) -> Result<(Scalar, Vec<(Found, f32)>), Error> {
     let value = match group.id.and_then(|id| id.kind) {
-        Some(group_id::Kind::StringValue(text)) if kind == Kind::Keyword => Scalar::String(text),
-        Some(group_id::Kind::IntegerValue(number)) if kind == Kind::Integer => {
-            Scalar::Number(number as f64)
-        }
-        Some(group_id::Kind::UnsignedValue(number)) if kind == Kind::Integer => {
-            Scalar::Number(number as f64)
-        }
-        Some(
-            group_id::Kind::StringValue(_)
-            | group_id::Kind::IntegerValue(_)
-            | group_id::Kind::UnsignedValue(_),
-        ) => return Ok(None),
+        Some(group_id::Kind::StringValue(text)) => Scalar::String(text),
+        Some(group_id::Kind::IntegerValue(number)) => Scalar::Number(number as f64),
+        Some(group_id::Kind::UnsignedValue(number)) => Scalar::Number(number as f64),
         None => return Err(incomplete("a group")),
     };
-    let scored = group.hits.into_iter().map(found).collect::<Result<_, _>>()?;
-    let whole = Search { offset: 0, limit: usize::MAX, ..search.clone() };
-    let hits: Vec<_> = rank(scored, &whole)
-        .into_iter()
-        .filter_map(|(found, score)| {
-            let Record { item, vector } = found.hit?;
-            Some(Hit { item, score, vector })
-        })
-        .collect();
-    Ok((!hits.is_empty()).then_some(Group { value, hits }))
-}
-
-/// In order of the best hit, which each group has.
-fn by_best_hit(a: &Group, b: &Group) -> Ordering {
-    let (a, b) = (&a.hits[0], &b.hits[0]);
-    b.score.total_cmp(&a.score).then_with(|| a.item.id.cmp(&b.item.id))
+    Ok((value, group.hits.into_iter().map(found).collect::<Result<_, _>>()?))
 }

@@ -16,8 +16,9 @@ use super::Shard;
 use super::plan::Way;
 use super::read::{record, wanted};
 use crate::item::Scalar;
+use crate::store::grouping::{self, Asking, rank_groups};
 use crate::store::index::Kind;
-use crate::store::lower::point_id;
+use crate::store::lower::{self, point_id};
 use crate::store::{Error, Facet, Group, Grouped, Hit, Record, Search, Target, check_length, rank};
 use crate::words::Weights;
 
@@ -68,30 +69,42 @@ impl Shard {
 
     pub(in super::super) fn group(&self, grouped: &Grouped) -> Result<Vec<Group>, Error> {
         let Grouped { search, field, size } = grouped;
-        let path = self.path_of_index(field, &[Kind::Keyword, Kind::Integer])?;
+        let index = self.index_on(field, &[Kind::Keyword, Kind::Integer])?;
+        let path = filter::path(&lower::index(&index).0)?;
         let Some(query) = self.query(&search.target)? else {
             return Ok(Vec::new());
         };
         let filter = self.filter(search)?;
         let way = self.way(search, filter.as_ref())?;
-        let mut request = QueryRequestBuilder::new(0)
-            .query(ScoringQuery::Vector(query))
-            .params(way.params(search.limit.saturating_mul(*size)))
-            .with_payload(id_alone()?);
-        if let Some(filter) = filter {
-            request = request.filter(filter);
-        }
-        let path = filter::path(&path)?;
-        let request = GroupRequestBuilder::new(request.build(), path, search.limit, *size).build();
-        let found = self.engine.run(|shard| shard.query_groups(request))?;
-        let mut groups = Vec::with_capacity(found.len());
-        for group in found {
-            let scored = group.hits.into_iter().filter_map(id_and_score).collect();
-            let hits = self
-                .hits(rank(scored, &Search { limit: *size, ..search.clone() }), search.vectors)?;
-            if let Some(value) = scalar(Json::from(group.key))
-                && !hits.is_empty()
-            {
+        let mut asking = Asking::new(grouped);
+        let fitting = loop {
+            let mut request = QueryRequestBuilder::new(0)
+                .query(ScoringQuery::Vector(query.clone()))
+                .params(way.params(asking.limit().saturating_mul(*size)))
+                .with_payload(id_alone()?);
+            if let Some(filter) = &filter {
+                request = request.filter(filter.clone());
+            }
+            let request = request.build();
+            let request = GroupRequestBuilder::new(request, path.clone(), asking.limit(), *size);
+            let found = self.engine.run(|shard| shard.query_groups(request.build()))?;
+            let count = found.len();
+            let fitting: Vec<_> = found
+                .into_iter()
+                .filter_map(|group| {
+                    let value = scalar(Json::from(group.key))?;
+                    let hits = group.hits.into_iter().filter_map(id_and_score).collect();
+                    grouping::is_known(&value, index.kind).then_some((value, hits))
+                })
+                .collect();
+            if !asking.wants_more(count, fitting.len()) {
+                break fitting;
+            }
+        };
+        let mut groups = Vec::with_capacity(search.limit.min(fitting.len()));
+        for (value, ranked) in rank_groups(fitting, grouped) {
+            let hits = self.hits(ranked, search.vectors)?;
+            if !hits.is_empty() {
                 groups.push(Group { value, hits });
             }
         }
@@ -100,7 +113,7 @@ impl Shard {
 
     pub(in super::super) fn facet(&self, facet: &Facet) -> Result<Vec<(Scalar, u64)>, Error> {
         let fitting = [Kind::Keyword, Kind::Integer, Kind::Boolean];
-        let path = self.path_of_index(&facet.field, &fitting)?;
+        let path = lower::index(&self.index_on(&facet.field, &fitting)?).0;
         let mut request =
             FacetRequestBuilder::new(filter::path(&path)?).limit(facet.limit).exact(true);
         if let Some(filter) = self.translate(&facet.filter)? {

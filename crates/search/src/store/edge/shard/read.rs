@@ -86,12 +86,8 @@ impl Shard {
         numbered.collect()
     }
 
-    /// Where the values are that an index on a field has.
-    pub(super) fn path_of_index(&self, field: &Field, fitting: &[Kind]) -> Result<String, Error> {
-        Ok(lower::index(&self.index_on(field, fitting)?).0)
-    }
-
-    fn index_on(&self, field: &Field, fitting: &[Kind]) -> Result<FieldIndex, Error> {
+    /// The index on a field, if it is one of those that are needed.
+    pub(super) fn index_on(&self, field: &Field, fitting: &[Kind]) -> Result<FieldIndex, Error> {
         let kind = self.collection().indexes.kind(field).filter(|kind| fitting.contains(kind));
         let kind = kind.ok_or_else(|| Error::NotIndexed(field.key()))?;
         Ok(FieldIndex { field: field.clone(), kind })
