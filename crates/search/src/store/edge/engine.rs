@@ -1,7 +1,7 @@
 //! The engine itself: what it is told of a collection, and the lock around it.
 
 use std::path::PathBuf;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use qdrant_edge::{
     BinaryQuantizationConfig, BoolIndexParamsBuilder, Distance as EngineDistance, EdgeConfig,
@@ -9,7 +9,7 @@ use qdrant_edge::{
     EdgeVectorParamsBuilder, FloatIndexParamsBuilder, GeoIndexParamsBuilder, HnswIndexConfig,
     IntegerIndexParamsBuilder, KeywordIndexParamsBuilder, Memory, Modifier, OperationResult,
     PayloadFieldSchema, PayloadSchemaParams, PayloadSchemaType, QuantizationConfig,
-    ScalarQuantizationConfig, ScalarType,
+    ScalarQuantizationConfig, ScalarType, UpdateOperation,
 };
 
 use super::upkeep::BUILDING_THREADS;
@@ -38,6 +38,10 @@ const MAX_SEGMENT_KIB: usize = 1_000_000;
 #[derive(Debug)]
 pub(super) struct Engine {
     path: PathBuf,
+    /// Held by each update and by each flush. A flush takes what it finds for the whole of the
+    /// updates that made it, and those out of the log: what it found half done, a crash would leave
+    /// so. Reads have no part in it, and updates would wait for the flush anyway.
+    changing: Mutex<()>,
     /// `None` where it could not be opened again.
     shard: RwLock<Option<EdgeShard>>,
 }
@@ -48,13 +52,17 @@ impl Engine {
     /// Makes an empty one in a folder where there is none.
     pub(super) fn create(path: PathBuf, config: EdgeConfig) -> Result<Self, Error> {
         let shard = EdgeShard::new(&path, config).map_err(failed)?;
-        Ok(Self { path, shard: RwLock::new(Some(shard)) })
+        Ok(Self::of(path, shard))
     }
 
     /// Opens one, and takes in again what a crash left in its log.
     pub(super) fn open(path: PathBuf, config: EdgeConfig) -> Result<Self, Error> {
         let shard = EdgeShard::load(&path, Some(config)).map_err(failed)?;
-        Ok(Self { path, shard: RwLock::new(Some(shard)) })
+        Ok(Self::of(path, shard))
+    }
+
+    fn of(path: PathBuf, shard: EdgeShard) -> Self {
+        Self { path, changing: Mutex::new(()), shard: RwLock::new(Some(shard)) }
     }
 
     /// Lets others work at the same time. Must not be nested: who waits to reopen it would keep
@@ -66,6 +74,22 @@ impl Engine {
         let shard = self.shard.read().unwrap_or_else(PoisonError::into_inner);
         let shard = shard.as_ref().ok_or_else(|| failed("the engine could not be opened again"))?;
         work(shard).map_err(failed)
+    }
+
+    /// Changes what is in it.
+    pub(super) fn update(&self, operation: UpdateOperation) -> Result<(), Error> {
+        self.change(|shard| shard.update(operation))
+    }
+
+    /// Brings it onto the disk.
+    pub(super) fn flush(&self) -> Result<(), Error> {
+        self.change(EdgeShard::flush)
+    }
+
+    /// One at a time, beside whoever reads.
+    fn change<T>(&self, work: impl FnOnce(&EdgeShard) -> OperationResult<T>) -> Result<T, Error> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.run(work)
     }
 
     /// Opens it with another configuration, once nobody works in it; everybody waits meanwhile.
@@ -186,5 +210,28 @@ pub(super) fn type_of(schema: Schema) -> PayloadSchemaType {
         Schema::Float => PayloadSchemaType::Float,
         Schema::Boolean => PayloadSchemaType::Bool,
         Schema::Geo => PayloadSchemaType::Geo,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::VectorStore as _;
+    use crate::store::contract::new_collection;
+    use crate::store::exact::Exact;
+
+    #[tokio::test]
+    async fn one_changes_it_at_a_time_beside_whoever_reads() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let collection = Exact::default().create(new_collection("c")).await.expect("described");
+        let config = config(&collection, &Config::default());
+        let engine = Engine::create(folder.path().join("shard"), config).expect("made");
+        let changed = engine.change(|_| {
+            assert!(engine.changing.try_lock().is_err(), "a flush has to wait");
+            assert!(engine.shard.try_read().is_ok(), "a search has not");
+            Ok(())
+        });
+        changed.expect("done");
+        engine.flush().expect("its turn");
     }
 }

@@ -127,8 +127,7 @@ impl Shard {
     }
 
     fn update(&self, operation: PointOperations, points: usize) -> Result<(), Error> {
-        let done =
-            self.engine.run(|shard| shard.update(UpdateOperation::PointOperation(operation)));
+        let done = self.engine.update(UpdateOperation::PointOperation(operation));
         // Even if it failed: part of it may be there.
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.durability.written.fetch_add(points as u64, Ordering::AcqRel);
@@ -161,7 +160,7 @@ impl Shard {
     fn flush_holding(&self, _flushing: &MutexGuard<'_, ()>) -> Result<(), Error> {
         // Read before: writes that come in during the flush may have missed it.
         let written = self.durability.written.load(Ordering::Acquire);
-        self.engine.run(|shard| shard.flush())?;
+        self.engine.flush()?;
         self.durability.synced.store(written, Ordering::Release);
         Ok(())
     }

@@ -6,9 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
-use qdrant_edge::{CreateIndex, FieldIndexOperations, UpdateOperation};
+use qdrant_edge::{
+    Condition, CountRequestBuilder, CreateIndex, FieldIndexOperations, Filter as EngineFilter,
+    HasVectorCondition, UpdateOperation,
+};
 
-use super::super::engine::{index, type_of};
+use super::super::engine::{WORDS_VECTOR, index, type_of};
 use super::super::record::Record;
 use super::super::{failed, filter};
 use super::Shard;
@@ -65,10 +68,23 @@ impl Shard {
 
     pub(in super::super) fn status(&self) -> Result<Status, Error> {
         let info = self.engine.run(|shard| shard.info())?;
-        let unindexed = info.points_count.saturating_sub(info.indexed_vectors_count);
+        let mut indexed = info.indexed_vectors_count;
+        if !self.collection().word_fields.is_empty() {
+            // They are all indexed, and counted along with those that matter here.
+            indexed = indexed.saturating_sub(self.count_texts()?);
+        }
+        let unindexed = info.points_count.saturating_sub(indexed);
         let state = self.progress.state();
         let disk_bytes = self.folder.disk_bytes().map_err(failed)?;
         Ok(Status { unindexed: unindexed as u64, state, disk_bytes: Some(disk_bytes) })
+    }
+
+    /// About how many items have words.
+    fn count_texts(&self) -> Result<usize, Error> {
+        let has_words = HasVectorCondition::from(WORDS_VECTOR.to_owned());
+        let filter = EngineFilter::new_must(Condition::HasVector(has_words));
+        let request = CountRequestBuilder::new().exact(false).filter(filter).build();
+        self.engine.run(|shard| shard.count(request))
     }
 
     /// Makes the engine's indexes those that the collection has.
@@ -104,7 +120,7 @@ impl Shard {
     }
 
     fn change_indexes(&self, operation: FieldIndexOperations) -> Result<(), Error> {
-        self.engine.run(|shard| shard.update(UpdateOperation::FieldIndexOperation(operation)))
+        self.engine.update(UpdateOperation::FieldIndexOperation(operation))
     }
 
     fn record_change(&self, record: &mut Record, wanted: &Collection) -> Result<(), Error> {

@@ -21,7 +21,7 @@ impl Shard {
 
     pub(in super::super) fn remove_from_engine(&self, field: &Field) -> Result<(), Error> {
         let delete = FieldIndexOperations::DeleteIndex(filter::path(&path(field))?);
-        self.engine.run(|shard| shard.update(UpdateOperation::FieldIndexOperation(delete)))
+        self.engine.update(UpdateOperation::FieldIndexOperation(delete))
     }
 
     /// Takes keys out of all payloads.
@@ -37,7 +37,7 @@ impl Shard {
             )))),
         };
         let delete = UpdateOperation::PayloadOperation(PayloadOps::DeletePayload(delete));
-        self.engine.run(|shard| shard.update(delete))
+        self.engine.update(delete)
     }
 
     /// Links, effort of building, and whether vectors have short forms.

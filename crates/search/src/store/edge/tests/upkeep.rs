@@ -51,6 +51,19 @@ async fn a_write_that_waits_for_the_disk_is_there_when_it_is_answered() {
     store.close().await;
 }
 
+#[tokio::test]
+async fn items_without_a_graph_are_counted_once_though_their_words_are_indexed() {
+    let folder = folder();
+    let store = open_with(folder.path(), small_graphs()).await;
+    let word_fields = vec![Field::Filename];
+    store.create(NewCollection { word_fields, ..new_collection("words") }).await.expect("made");
+    let points = (0..3).map(|i| point(&format!("p{i}"), [1.0; 4])).collect();
+    store.upsert(name("words"), points).await.expect("stored");
+    let status = store.status(name("words")).await.expect("an answer");
+    assert_eq!(status.unindexed, 3, "too few for a graph");
+    store.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn graphs_are_built_while_searches_give_full_answers() {
     let folder = folder();
