@@ -5,12 +5,19 @@
 //! other settings.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use qdrant_edge::ResourceBudget;
+use tokio::time::Instant;
 
 use super::super::engine;
 use super::Shard;
 use crate::store::{Error, IndexState};
+
+/// How long after a failure building is tried again. Sooner, a fault that lasts would take a core
+/// and fill the log; later, searches would go without a graph that might be there.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// What is known of the building of graphs.
 #[derive(Debug)]
@@ -20,7 +27,14 @@ pub(super) struct Progress {
     /// Whether anything came or went since the engine was last asked to build.
     is_due: AtomicBool,
     is_building: AtomicBool,
-    has_failed: AtomicBool,
+    /// When the last attempt failed, if it did.
+    failed_at: Mutex<Option<Instant>>,
+}
+
+/// An attempt to build, which has failed unless it says otherwise: it may end in a panic.
+struct Attempt<'a> {
+    progress: &'a Progress,
+    has_failed: bool,
 }
 
 // === impl Progress ===
@@ -32,7 +46,7 @@ impl Progress {
             is_outdated: AtomicBool::new(false),
             is_due: AtomicBool::new(true),
             is_building: AtomicBool::new(false),
-            has_failed: AtomicBool::new(false),
+            failed_at: Mutex::new(None),
         }
     }
 
@@ -49,24 +63,51 @@ impl Progress {
     pub(super) fn state(&self) -> IndexState {
         if self.is_building.load(Ordering::Acquire) {
             IndexState::Building
-        } else if self.has_failed.load(Ordering::Acquire) {
+        } else if self.failed_at().is_some() {
             IndexState::Failed
         } else {
             IndexState::Ready
         }
     }
+
+    fn wants_building(&self, now: Instant) -> bool {
+        let is_resting =
+            self.failed_at().is_some_and(|failed_at| now.duration_since(failed_at) < RETRY_AFTER);
+        // An engine that could not be opened again answers nobody until it is.
+        self.is_outdated.load(Ordering::Acquire)
+            || self.is_due.load(Ordering::Acquire) && !is_resting
+    }
+
+    fn begin(&self) -> Attempt<'_> {
+        self.is_due.store(false, Ordering::Release);
+        self.is_building.store(true, Ordering::Release);
+        Attempt { progress: self, has_failed: true }
+    }
+
+    fn end(&self, has_failed: bool, now: Instant) {
+        *self.failed_at() = has_failed.then_some(now);
+        if has_failed {
+            self.is_due.store(true, Ordering::Release);
+        }
+        self.is_building.store(false, Ordering::Release);
+    }
+
+    fn failed_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.failed_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Tells what came of building, be it a panic.
-struct Building<'a> {
-    progress: &'a Progress,
-    has_failed: bool,
+// === impl Attempt ===
+
+impl Attempt<'_> {
+    fn succeed(mut self) {
+        self.has_failed = false;
+    }
 }
 
-impl Drop for Building<'_> {
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        self.progress.is_building.store(false, Ordering::Release);
-        self.progress.has_failed.store(self.has_failed, Ordering::Release);
+        self.progress.end(self.has_failed, Instant::now());
     }
 }
 
@@ -75,19 +116,16 @@ impl Drop for Building<'_> {
 impl Shard {
     /// Whether anything may be there to build.
     pub(in super::super) fn wants_optimizing(&self) -> bool {
-        let Progress { is_outdated, is_due, .. } = &self.progress;
-        is_due.load(Ordering::Acquire) || is_outdated.load(Ordering::Acquire)
+        self.progress.wants_building(Instant::now())
     }
 
     /// Builds what there is to build, and tells whether there was anything. Takes minutes where
     /// there are many points, and can't be stopped; reads and writes go on meanwhile.
     pub(in super::super) fn optimize(&self, budget: &ResourceBudget) -> Result<bool, Error> {
-        self.progress.is_due.store(false, Ordering::Release);
-        self.progress.is_building.store(true, Ordering::Release);
-        let mut building = Building { progress: &self.progress, has_failed: true };
+        let attempt = self.progress.begin();
         self.reopen_if_outdated()?;
         let done = self.engine.run(|shard| shard.optimize_with_budget(budget.clone()))?;
-        building.has_failed = false;
+        attempt.succeed();
         Ok(done)
     }
 
@@ -104,5 +142,44 @@ impl Shard {
             is_outdated.store(true, Ordering::Release);
         }
         done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_tried_again_but_not_at_once() {
+        let (progress, now) = (Progress::at_opening(), Instant::now());
+        assert!(progress.wants_building(now), "of what was left by the last process");
+        progress.begin().succeed();
+        assert!(!progress.wants_building(now + RETRY_AFTER), "it is done");
+
+        progress.points_changed();
+        let attempt = progress.begin();
+        assert_eq!(progress.state(), IndexState::Building, "under way");
+        drop(attempt);
+        progress.end(true, now);
+        assert_eq!(progress.state(), IndexState::Failed, "and told");
+        progress.points_changed();
+        assert!(!progress.wants_building(now), "not even for more points");
+        assert!(progress.wants_building(now + RETRY_AFTER), "but in a while, without any");
+        progress.graph_changed();
+        assert!(progress.wants_building(now), "another graph is another matter");
+    }
+
+    #[test]
+    fn a_panic_is_a_failure() {
+        let progress = Progress::at_opening();
+        let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _attempt = progress.begin();
+            panic!("in the engine");
+        }));
+        assert!(built.is_err(), "it panicked");
+        assert_eq!(progress.state(), IndexState::Failed, "and that is told");
+        assert!(progress.wants_building(Instant::now() + RETRY_AFTER), "and tried again");
+        progress.begin().succeed();
+        assert_eq!(progress.state(), IndexState::Ready, "this time it worked");
     }
 }
