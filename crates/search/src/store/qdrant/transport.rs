@@ -14,9 +14,9 @@ use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use tokio::time::Instant;
-use tonic::ConnectError;
 use tonic::body::Body;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{ConnectError, TimeoutExpired};
 use tower::{Service, ServiceExt as _};
 
 use super::config::Config;
@@ -25,8 +25,9 @@ use crate::store::Error;
 /// Where Qdrant looks for the key.
 const API_KEY: &str = "api-key";
 
-/// How long a node that could not be reached is tried only after the others. Every call to a node
-/// that swallows packets costs the time to connect.
+/// How long a node that could not be reached, or did not answer, is tried only after the others.
+/// Every call to a node that swallows packets costs the time to connect, and every call to one that
+/// hangs the time until the connection is given up.
 const REST: Duration = Duration::from_secs(5);
 
 /// How often an idle connection is asked for a sign of life, and how long the answer may take: a
@@ -46,7 +47,7 @@ pub(super) struct Transport {
 #[derive(Debug)]
 struct Node {
     connections: Vec<Channel>,
-    /// Since when it can't be reached.
+    /// When a call to it last failed on the way.
     lost_at: Mutex<Option<Instant>>,
 }
 
@@ -98,21 +99,24 @@ impl Transport {
             let sent = node.connection(turn / self.nodes.len());
             let request = Request::from_parts(parts.clone(), whole(body.clone()));
             let answer = sent.oneshot(request).await;
-            let is_lost = answer.as_ref().is_err_and(is_unsent);
-            *node.lost_at() = is_lost.then(Instant::now);
+            let fault = answer.as_ref().err().and_then(fault);
+            if answer.is_ok() || fault.is_some() {
+                *node.lost_at() = fault.map(|_| Instant::now());
+            }
             match others.next() {
-                Some(next) if is_lost => node = next,
+                Some(next) if fault == Some(Fault::Unsent) => node = next,
                 Some(_) | None => return answer,
             }
         }
     }
 
-    /// All nodes, from the one whose turn it is; those last that could not be reached.
+    /// All nodes, from the one whose turn it is; those last that lately failed.
     fn order(&self, turn: usize) -> Vec<&Node> {
         let count = self.nodes.len();
         let mut order: Vec<_> = (0..count).map(|i| &self.nodes[(turn + i) % count]).collect();
         let now = Instant::now();
-        order.sort_by_key(|node| node.is_resting(now));
+        // Each is asked once: other calls may change the answer meanwhile.
+        order.sort_by_cached_key(|node| node.is_resting(now));
         order
     }
 }
@@ -168,16 +172,28 @@ impl Node {
     }
 }
 
-/// Whether a call failed before there was a connection to send it over.
-fn is_unsent(error: &tonic::transport::Error) -> bool {
+/// What went wrong with a call on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// It failed before there was a connection to send it over.
+    Unsent,
+    /// The connection broke, and nobody knows what the node has done.
+    Broken,
+}
+
+/// What went wrong; `None` if just the caller's time was up, which says nothing of the node.
+fn fault(error: &tonic::transport::Error) -> Option<Fault> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if error.is::<ConnectError>() {
-            return true;
+            return Some(Fault::Unsent);
+        }
+        if error.is::<TimeoutExpired>() {
+            return None;
         }
         cause = error.source();
     }
-    false
+    Some(Fault::Broken)
 }
 
 fn whole(body: Bytes) -> Body {
@@ -190,6 +206,10 @@ fn invalid(why: impl std::fmt::Display) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+
     use super::*;
 
     fn transport(url: &str) -> Transport {
@@ -217,6 +237,34 @@ mod tests {
         );
         tokio::time::advance(REST).await;
         assert_eq!(order(&transport, 1), [1, 2, 0], "it gets another chance");
+    }
+
+    /// Takes connections, and breaks each at the first call.
+    async fn breaks_at_once() -> (String, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let serving = tokio::spawn(async move {
+            loop {
+                let (mut socket, _) = listener.accept().await.expect("a connection");
+                socket.read_u8().await.expect("a call begins");
+            }
+        });
+        (url, serving)
+    }
+
+    #[tokio::test]
+    async fn a_node_that_breaks_a_call_comes_last_but_the_call_is_not_sent_again() {
+        let (one, serving_one) = breaks_at_once().await;
+        let (other, serving_other) = breaks_at_once().await;
+        let transport = transport(&format!("{one},{other}"));
+        let request = || Request::post("/a.B/C").body(Body::empty()).expect("a request");
+        transport.clone().send(request()).await.expect_err("it breaks");
+        let now = Instant::now();
+        let resting: Vec<_> = transport.nodes.iter().map(|node| node.is_resting(now)).collect();
+        assert_eq!(resting, [true, false], "the first alone, which may have done it");
+        assert_eq!(order(&transport, 0), [1, 0], "it comes last");
+        serving_one.abort();
+        serving_other.abort();
     }
 
     #[tokio::test]
