@@ -3,6 +3,7 @@
 //! ```text
 //! qdrant        the trait, what is measured and traced
 //!   catalogue   collections, indexes, aliases; the record of each
+//!     known     what was said of them a moment ago
 //!   points      writes, and reads by id, filter and order
 //!   search      hits, groups, facets
 //!     convert   ours in the types of the protocol, and back
@@ -23,15 +24,16 @@ mod catalogue;
 mod config;
 mod convert;
 mod error;
+mod known;
 mod layout;
 mod points;
 mod record;
 mod search;
 mod transport;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clipmesh_mesh::client::{self, Channel};
 use clipmesh_proto::ids::{CollectionName, ItemId};
@@ -41,10 +43,11 @@ use futures::future::BoxFuture;
 use qdrant_client::qdrant::collections_client::CollectionsClient;
 use qdrant_client::qdrant::points_client::PointsClient;
 use qdrant_client::qdrant::qdrant_client::QdrantClient;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
+use self::known::{Era, Known};
 use self::transport::Transport;
 use super::index::FieldIndex;
 use super::{
@@ -66,23 +69,16 @@ pub struct Qdrant {
     closed: AtomicBool,
 }
 
-#[derive(Debug)]
+/// Clones share everything.
+#[derive(Clone, Debug)]
 struct Inner {
-    config: Config,
+    config: Arc<Config>,
     collections: CollectionsClient<Channel>,
     points: PointsClient<Channel>,
     server: QdrantClient<Channel>,
     /// With the time that it takes to build something.
     builders: (CollectionsClient<Channel>, PointsClient<Channel>),
-    /// By the names that were asked for.
-    known: Mutex<HashMap<CollectionName, Known>>,
-}
-
-/// What the server said of a collection.
-#[derive(Clone, Debug)]
-struct Known {
-    collection: Collection,
-    since: Instant,
+    known: Arc<Known>,
 }
 
 // === impl Qdrant ===
@@ -111,8 +107,8 @@ impl Qdrant {
             points: points(&quick),
             server: QdrantClient::new(quick.clone()),
             builders: (collections(&patient), points(&patient)),
-            known: Mutex::default(),
-            config,
+            known: Arc::new(Known::new()),
+            config: Arc::new(config),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -129,7 +125,8 @@ impl Qdrant {
     }
 
     /// Measures and traces a piece of work. What fails may be out of date with the server, so what
-    /// is known of the collection is asked for again next time.
+    /// is known of the collection is asked for again next time; but not of a server that has too
+    /// much to do.
     fn read<T, F>(
         &self,
         operation: &'static str,
@@ -147,8 +144,8 @@ impl Qdrant {
             let timer = metrics::StoreTimer::start(operation);
             let result = work(Arc::clone(&inner), name.clone()).await;
             timer.stop(result.is_ok());
-            if result.is_err() {
-                inner.forget(&name);
+            if !matches!(result, Ok(_) | Err(Error::Busy | Error::TimedOut)) {
+                inner.known.forget(&name);
             }
             result
         };
@@ -176,6 +173,25 @@ impl Qdrant {
         })
     }
 
+    /// The same for work that makes another collection of what is called by a name, or none. It may
+    /// have done so however it ends.
+    fn change<T, F>(
+        &self,
+        operation: &'static str,
+        name: CollectionName,
+        work: impl FnOnce(Arc<Inner>, CollectionName) -> F + Send + 'static,
+    ) -> Answer<'_, T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        self.write(operation, name, |inner, name| async move {
+            let result = work(Arc::clone(&inner), name.clone()).await;
+            inner.known.changed(&name);
+            result
+        })
+    }
+
     /// Work that is about no collection in particular.
     fn list<T, F>(
         &self,
@@ -200,11 +216,11 @@ impl Qdrant {
 
 impl VectorStore for Qdrant {
     fn create(&self, new: NewCollection) -> Answer<'_, Collection> {
-        self.write("create", new.name.clone(), |inner, _| async move { inner.create(new).await })
+        self.change("create", new.name.clone(), |inner, _| async move { inner.create(new).await })
     }
 
     fn remove(&self, name: CollectionName) -> Answer<'_, Collection> {
-        self.write("remove", name, |inner, name| async move { inner.remove(name).await })
+        self.change("remove", name, |inner, name| async move { inner.remove(name).await })
     }
 
     fn resolve(&self, name: CollectionName) -> Answer<'_, Collection> {
@@ -220,19 +236,19 @@ impl VectorStore for Qdrant {
         name: CollectionName,
         change: VectorIndexChange,
     ) -> Answer<'_, Collection> {
-        self.write("set_vector_index", name, move |inner, name| async move {
+        self.change("set_vector_index", name, move |inner, name| async move {
             inner.set_vector_index(name, change).await
         })
     }
 
     fn create_index(&self, name: CollectionName, index: FieldIndex) -> Answer<'_, Collection> {
-        self.write("create_index", name, |inner, name| async move {
+        self.change("create_index", name, |inner, name| async move {
             inner.replace_index(name, index).await
         })
     }
 
     fn remove_index(&self, name: CollectionName, field: Field) -> Answer<'_, Collection> {
-        self.write("remove_index", name, |inner, name| async move {
+        self.change("remove_index", name, |inner, name| async move {
             inner.remove_index(name, field).await
         })
     }
@@ -242,15 +258,15 @@ impl VectorStore for Qdrant {
         alias: CollectionName,
         name: CollectionName,
     ) -> Answer<'_, Option<CollectionName>> {
-        self.write(
+        self.change(
             "set_alias",
-            name,
-            |inner, name| async move { inner.set_alias(alias, name).await },
+            alias,
+            |inner, alias| async move { inner.set_alias(alias, name).await },
         )
     }
 
     fn remove_alias(&self, alias: CollectionName) -> Answer<'_, ()> {
-        self.write(
+        self.change(
             "remove_alias",
             alias,
             |inner, alias| async move { inner.remove_alias(alias).await },
@@ -340,8 +356,15 @@ impl VectorStore for Qdrant {
     fn close(&self) -> BoxFuture<'_, ()> {
         self.closed.store(true, Ordering::Release);
         self.writes.close();
-        // Each has a deadline of its own.
-        self.writes.wait().boxed()
+        let longest = self.inner.config.timeout;
+        async move {
+            if timeout(longest, self.writes.wait()).await.is_err() {
+                // The server goes on with what it was asked to build; a collection that is half
+                // made is cleared away by the next that makes one of its name.
+                tracing::warn!("writes under way were not waited for any longer");
+            }
+        }
+        .boxed()
     }
 }
 
@@ -360,25 +383,27 @@ impl Inner {
 
     /// Describes a collection as it was a moment ago.
     async fn describe(&self, name: &CollectionName) -> Result<Collection, Error> {
-        let kept = self.known().get(name).cloned();
-        if let Some(Known { collection, since }) = kept
-            && since.elapsed() < self.config.keep_collections
-        {
-            return Ok(collection);
+        let keep = self.config.keep_collections;
+        if keep.is_zero() {
+            return self.ask(name).await;
         }
-        let collection = self.ask(name).await?;
-        let known = Known { collection: collection.clone(), since: Instant::now() };
-        self.known().insert(name.clone(), known);
+        let era = match self.known.recall(name, keep, Instant::now()) {
+            Ok(collection) => return Ok(collection),
+            Err(era) => era,
+        };
+        let ask = || self.clone().ask_and_keep(name.clone(), era).boxed();
+        let flight = self.known.ask(name, era, ask);
+        match flight.work.await {
+            // Whoever began had less time than this call has.
+            Err(Error::TimedOut) if flight.is_joined => ask().await,
+            answer => answer,
+        }
+    }
+
+    async fn ask_and_keep(self, name: CollectionName, era: Era) -> Result<Collection, Error> {
+        let collection = self.ask(&name).await?;
+        self.known.keep(&name, collection.clone(), era);
         Ok(collection)
-    }
-
-    /// Has the collection asked for again, by whichever name it was known.
-    fn forget(&self, name: &CollectionName) {
-        self.known().retain(|asked, known| asked != name && known.collection.name != *name);
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<CollectionName, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

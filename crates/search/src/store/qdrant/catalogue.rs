@@ -123,7 +123,6 @@ impl Inner {
         if collection.name != name || !self.delete_collection(&name).await? {
             return Err(Error::NoCollection(name));
         }
-        self.forget(&name);
         Ok(collection)
     }
 
@@ -200,7 +199,6 @@ impl Inner {
         let request = layout::update(self.outer_name(&name), &record, index)?;
         let updated = self.builders.0.clone().update(request).await;
         updated.map_err(|status| failed_on(&name, &status))?;
-        self.forget(&name);
         self.ask(&name).await
     }
 
@@ -218,7 +216,6 @@ impl Inner {
             self.drop_index(&name, &FieldIndex { kind, field: index.field.clone() }).await?;
         }
         self.make_index(&name, &index).await?;
-        self.forget(&name);
         self.ask(&name).await
     }
 
@@ -231,7 +228,6 @@ impl Inner {
         let index = collection.indexes.chosen().find(|index| index.field == field);
         let index = index.ok_or_else(|| Error::NotIndexed(field.key()))?;
         self.drop_index(&name, &index).await?;
-        self.forget(&name);
         self.ask(&name).await
     }
 
@@ -298,7 +294,6 @@ impl Inner {
         });
         let changed = self.change_aliases(action).await;
         changed.map_err(|status| exists_or(&alias, &status, |status| failed_on(&name, status)))?;
-        self.forget(&alias);
         Ok(before)
     }
 
@@ -309,7 +304,6 @@ impl Inner {
         }
         let action = Action::DeleteAlias(DeleteAlias { alias_name: self.outer_name(&alias) });
         self.change_aliases(action).await.map_err(|status| failed(&status))?;
-        self.forget(&alias);
         Ok(())
     }
 

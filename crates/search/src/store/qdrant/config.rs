@@ -35,7 +35,8 @@ pub struct Config {
     /// Longest time to open a connection. Default: 2 s.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// Longest time for one call, if the caller's own deadline is not nearer. Default: 30 s.
+    /// Longest time for one call, if the caller's own deadline is not nearer, and for a shutdown to
+    /// wait for writes under way. Default: 30 s.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
     /// Longest time to make a collection or an index. An index that takes longer is still built, and
@@ -71,9 +72,9 @@ pub struct Config {
     /// How many candidates a walk through the graph keeps, where a search says nothing of it.
     /// Higher finds more of the true neighbours, and is slower. Default: 256.
     pub search_effort: NonZeroUsize,
-    /// Points that a filter may leave to be compared one by one. Above, the graph is walked, which
-    /// loses hits where a filter passes few of its neighbours. Higher is more exact and slower.
-    /// Default: 50000.
+    /// Points that a filter may leave to be compared one by one. Above, the graph is walked, one
+    /// link further where neighbours do not pass (ACORN), which still loses some hits where few do.
+    /// Higher is more exact and slower. Default: 50000.
     pub full_scan_points: NonZeroUsize,
     /// Whether the best hits of a search through short forms are compared in full. Default: true.
     pub rescore: bool,

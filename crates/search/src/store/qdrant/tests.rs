@@ -2,6 +2,7 @@ mod questions;
 mod server;
 mod state;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tonic::{Code, Status as RpcStatus};
 
 use self::server::{Fault, Server};
 use super::*;
+use crate::filter::Test;
 use crate::item::Item;
 use crate::secret::Secret;
 use crate::store::IndexState;
@@ -396,6 +398,13 @@ async fn a_search_is_asked_as_set() {
     let params = asked(plain()).await;
     assert_eq!((params.hnsw_ef, params.exact), (Some(77), Some(false)), "as set");
     assert_eq!(params.quantization, None, "there are no short forms");
+    assert_eq!(params.acorn, None, "every link leads to what passes");
+    let filter = contract::must(Field::Width, Test::Match(Scalar::Number(640.0)));
+    let filtered = Search { filter, ..plain() };
+    let acorn = asked(filtered.clone()).await.acorn.expect("some links do not");
+    assert_eq!((acorn.enable, acorn.max_selectivity), (Some(true), Some(0.9)), "looked beyond");
+    let params = asked(Search { exact: true, ..filtered }).await;
+    assert_eq!(params.acorn, None, "no link is walked along");
     let params = asked(Search { effort: Some(300), exact: true, ..plain() }).await;
     assert_eq!((params.hnsw_ef, params.exact), (Some(300), Some(true)), "as the caller wants it");
     let params = asked(Search { limit: 500, ..plain() }).await;
@@ -496,6 +505,51 @@ async fn an_alias_is_followed_to_where_it_leads_now() {
     }
 }
 
+#[tokio::test]
+async fn what_is_made_anew_is_known_at_once() {
+    let server = Server::start().await;
+    let keep_collections = Duration::from_secs(3600);
+    let store = open(Config { keep_collections, ..config(server.url()) });
+    store.create(new_collection("c")).await.expect("made");
+    store.resolve(name("c")).await.expect("there");
+    client_of(&server).remove(name("c")).await.expect("removed");
+    let made = store.create(new_collection("c")).await.expect("made anew");
+    assert_eq!(store.resolve(name("c")).await, Ok(made), "not the one of before");
+}
+
+#[tokio::test]
+async fn many_who_ask_for_one_collection_ask_once() {
+    let server = Server::start().await;
+    client_of(&server).create(new_collection("c")).await.expect("made");
+    let keep_collections = Duration::from_secs(3600);
+    let store = open(Config { keep_collections, ..config(server.url()) });
+    let before = server.calls("collections/get");
+    let counts = (0..8).map(|_| store.count(name("c"), Filter::default()));
+    for count in futures::future::join_all(counts).await {
+        assert_eq!(count, Ok(0), "each has its answer");
+    }
+    assert_eq!(server.calls("collections/get") - before, 1, "of one question");
+}
+
+#[tokio::test]
+async fn a_server_with_too_much_to_do_is_not_asked_again() {
+    let server = Server::start().await;
+    let keep_collections = Duration::from_secs(3600);
+    let store = open(Config { keep_collections, ..config(server.url()) });
+    store.create(new_collection("c")).await.expect("made");
+    store.resolve(name("c")).await.expect("there");
+    let before = server.calls("collections/get");
+    for (code, asks) in
+        [(Code::ResourceExhausted, 0), (Code::DeadlineExceeded, 0), (Code::InvalidArgument, 1)]
+    {
+        server.break_method("points/count", Fault::Refuse(RpcStatus::new(code, "why")));
+        store.count(name("c"), Filter::default()).await.expect_err("refused");
+        server.mend();
+        store.count(name("c"), Filter::default()).await.expect("an answer");
+        assert_eq!(server.calls("collections/get") - before, asks, "after {code:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_writers_that_saw_the_same_one_wins() {
     let server = Server::start().await;
@@ -535,6 +589,20 @@ async fn a_write_that_has_begun_is_finished_without_its_caller() {
     assert!(late.contains("closed"), "nothing is begun any more: {late}");
     failure(store.upsert(name("c"), vec![one()]).await);
     failure(store.collections().await);
+}
+
+#[tokio::test]
+async fn what_takes_long_to_build_does_not_hold_up_the_end() {
+    let server = Server::start().await;
+    let timeout = Duration::from_millis(200);
+    let store = open(Config { timeout, ..config(server.url()) });
+    store.create(new_collection("c")).await.expect("made");
+    server.break_method("points/create_field_index", Fault::Hang);
+    let index = FieldIndex { field: Field::Metadata("f".to_owned()), kind: Kind::Keyword };
+    let mut building = store.create_index(name("c"), index);
+    assert!(futures::poll!(&mut building).is_pending(), "it has begun");
+    let closed = tokio::time::timeout(Duration::from_secs(60), store.close()).await;
+    assert!(closed.is_ok(), "it may take ten minutes");
 }
 
 #[tokio::test]

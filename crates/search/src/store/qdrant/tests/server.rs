@@ -59,6 +59,7 @@ struct Service {
     state: Arc<Mutex<State>>,
     /// By `service/method`.
     faults: Arc<Mutex<HashMap<&'static str, Fault>>>,
+    calls: Arc<Mutex<HashMap<&'static str, usize>>>,
     api_key: Option<&'static str>,
 }
 
@@ -75,7 +76,8 @@ impl Server {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let service = Service { state: Arc::default(), faults: Arc::default(), api_key };
+        let (state, faults, calls) = (Arc::default(), Arc::default(), Arc::default());
+        let service = Service { state, faults, calls, api_key };
         let mut builder = tonic::transport::Server::builder();
         if let Some(tls) = tls {
             builder = builder.tls_config(tls).expect("TLS");
@@ -106,6 +108,11 @@ impl Server {
         self.service.faults().insert(method, fault);
     }
 
+    /// How often a method was called.
+    pub(super) fn calls(&self, method: &'static str) -> usize {
+        self.service.calls().get(method).copied().unwrap_or_default()
+    }
+
     pub(super) fn mend(&self) {
         self.service.faults().clear();
     }
@@ -128,11 +135,16 @@ impl Service {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn calls(&self) -> MutexGuard<'_, HashMap<&'static str, usize>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn admit<T>(&self, method: &'static str, request: Request<T>) -> Result<T, Status> {
         let sent = request.metadata().get("api-key").map(|key| key.as_bytes());
         if self.api_key.is_some_and(|key| sent != Some(key.as_bytes())) {
             return Err(Status::unauthenticated("Must provide an API key"));
         }
+        *self.calls().entry(method).or_default() += 1;
         let fault = self.faults().get(method).cloned();
         match fault {
             Some(Fault::Refuse(status)) => Err(status),
