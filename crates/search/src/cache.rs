@@ -39,6 +39,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use clipmesh_proto::search::v1;
 use futures::future::BoxFuture;
+use jiff::Timestamp;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::config::{Config, Kind};
@@ -51,13 +53,17 @@ use crate::store::Collection;
 
 pub(crate) use self::entry::Known;
 pub(crate) use self::key::Key;
-pub(crate) use self::look_up::Ticket;
+pub(crate) use self::look_up::{AnswerId, Ticket};
 pub(crate) use self::refresh::Rerun;
 pub(crate) use self::turns::Turn;
 
-/// By how much of its time an entry may live longer or shorter, so that what was kept at one moment
-/// does not go at one moment.
+/// By how much of its time an entry may live shorter, so that what was kept at one moment does not
+/// go at one moment. Never longer: the time is a promise of how long an old answer may be given.
 const TTL_JITTER: f64 = 0.1;
+
+/// How long after its own time a write may be made, how long a search may take between its look-up
+/// and the keeping of its answer, and how far clocks may differ: in all.
+const SLACK: Duration = Duration::from_secs(120);
 
 /// Keeps bytes for a while.
 pub(crate) trait Cache: fmt::Debug + Send + Sync + 'static {
@@ -71,7 +77,10 @@ pub(crate) trait Cache: fmt::Debug + Send + Sync + 'static {
     fn count(&self, counter: Key) -> Reply<'_, u64>;
 
     /// Makes a count another than it ever was.
-    fn raise(&self, counter: Key) -> Reply<'_, u64>;
+    fn raise(&self, counter: Key) -> Reply<'_, ()>;
+
+    /// The collection of a count is gone; nobody will ask for its answers.
+    fn forget(&self, counter: Key);
 
     /// What it can do if other processes share it.
     fn shared(&self) -> Option<&dyn Leases>;
@@ -82,8 +91,8 @@ pub(crate) trait Leases: Send + Sync {
     /// Takes a lease, unless someone has it. It runs out after a time.
     fn lease(&self, key: Key, token: u64, time: Duration) -> Reply<'_, bool>;
 
-    /// Ends a lease that was taken with this token.
-    fn release(&self, key: Key, token: u64) -> Reply<'_, ()>;
+    /// Ends leases that were taken with these tokens.
+    fn release(&self, leases: Vec<(Key, u64)>) -> Reply<'_, ()>;
 }
 
 pub(crate) type Reply<'a, T> = BoxFuture<'a, Result<T, Bypassed>>;
@@ -188,6 +197,19 @@ impl Caches {
         self.0.hot.written(&collection.uid);
     }
 
+    /// Tells of a write that is found to be made, and that is acknowledged by saying so: whoever
+    /// made it may have died before it was told. `written` is when it was, if that is known. What
+    /// was written so long ago that no answer from before is left needs no telling, so that indexing
+    /// again what is unchanged empties no cache.
+    pub(crate) async fn confirm(&self, collection: &Collection, written: Option<Timestamp>) {
+        let results_ttl = self.0.config.results_ttl;
+        if collection.generation.is_none()
+            && written.is_none_or(|written| is_recent(written, Timestamp::now(), results_ttl))
+        {
+            self.raise(collection).await;
+        }
+    }
+
     /// Forgets every answer found in a collection.
     pub(crate) async fn clear(&self, collection: &Collection) {
         self.invalidate(&collection.uid).await;
@@ -197,12 +219,18 @@ impl Caches {
     pub(crate) fn forget(&self, uid: &str) {
         self.0.tally.forget(uid);
         self.0.hot.lock().forget(uid);
+        if let Some(cache) = &self.0.cache {
+            cache.forget(Key::generation(uid));
+        }
     }
 
     /// How well the answers of a collection and the vectors of all of them are found.
     pub(crate) fn stats(&self, uid: &str) -> Stats {
         let tally = &self.0.tally;
-        Stats { results: tally.answers(uid).stats(), embeddings: tally.embeddings.stats() }
+        Stats {
+            results: tally.answers(uid, Instant::now()).stats(),
+            embeddings: tally.embeddings.stats(),
+        }
     }
 
     /// How often a collection was changed, by the store's count or else by that which replicas
@@ -263,8 +291,7 @@ impl Caches {
     }
 
     async fn store(&self, mut entry: Entry) {
-        let jitter = TTL_JITTER * (2.0 * rand::random::<f64>() - 1.0);
-        entry.time_to_live = entry.time_to_live.mul_f64(1.0 + jitter);
+        entry.time_to_live = jittered(entry.time_to_live, rand::random());
         match (&self.0.writer, &self.0.cache) {
             (Some(writer), _) => writer.store(entry),
             // It is here, and takes no time.
@@ -280,7 +307,23 @@ impl Caches {
     }
 }
 
+/// `chance` is in [0, 1).
+fn jittered(time: Duration, chance: f64) -> Duration {
+    time.mul_f64(1.0 - TTL_JITTER * chance)
+}
+
+/// Whether an item may have been written so late that answers from before are still kept. The clock
+/// of who wrote it may go otherwise.
+fn is_recent(written: Timestamp, now: Timestamp, results_ttl: Duration) -> bool {
+    let longest = results_ttl.saturating_add(SLACK);
+    let age = Duration::try_from(now.duration_since(written)).unwrap_or_default();
+    age <= longest
+}
+
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use self::redis::server::Server as RedisServer;

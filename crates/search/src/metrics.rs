@@ -20,6 +20,7 @@ const CACHE_WRITES_LOST: &str = "clipmesh_search_cache_writes_lost_total";
 const CACHE_RAISES_PENDING: &str = "clipmesh_search_cache_raises_pending";
 const CACHE_REFRESHES: &str = "clipmesh_search_cache_refreshes_total";
 const EMBEDDING_LEASES: &str = "clipmesh_search_embedding_leases_total";
+const ANSWERS_SHARED: &str = "clipmesh_search_answers_shared_total";
 const EMBEDDINGS_SHARED: &str = "clipmesh_search_embeddings_shared_total";
 const ITEMS_INDEXED: &str = "clipmesh_search_items_indexed_total";
 const THUMBNAIL_FAILURES: &str = "clipmesh_search_thumbnail_failures_total";
@@ -102,7 +103,7 @@ pub(crate) fn cache_ejected() {
     counter!(CACHE_EJECTIONS).increment(1);
 }
 
-/// `reason` is `full`, when more came than could be written, or `error`.
+/// `reason` is `full`, when more came than could be written, `large` or `error`.
 pub(crate) fn cache_writes_lost(reason: &'static str, count: usize) {
     counter!(CACHE_WRITES_LOST, "reason" => reason).increment(count as u64);
 }
@@ -127,6 +128,11 @@ pub(crate) fn embedding_leased(outcome: &'static str) {
 /// An entry was there but can't be used.
 pub(crate) fn cache_unreadable(cache: &'static str) {
     counter!(CACHE_UNREADABLE, "cache" => cache).increment(1);
+}
+
+/// An answer was wanted that another call was already waiting for.
+pub(crate) fn answer_shared() {
+    counter!(ANSWERS_SHARED).increment(1);
 }
 
 /// A vector was wanted that another call was already waiting for.

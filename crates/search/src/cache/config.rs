@@ -21,7 +21,7 @@ pub struct Config {
     /// Room in memory for vectors of pictures and words. One of 512 floats takes 2.3 KB. Redis has
     /// a bound of its own, `maxmemory`. Default: 128 MiB.
     pub embeddings_bytes: ByteSize,
-    /// How long a vector is kept. It is never out of date; the time only clears out what nobody
+    /// Longest that a vector is kept. It is never out of date; the time only clears out what nobody
     /// asks for. Default: 1 day.
     #[serde(with = "humantime_serde")]
     pub embeddings_ttl: Duration,
@@ -31,8 +31,8 @@ pub struct Config {
     pub refusals_ttl: Duration,
     /// Room in memory for answers. Default: 64 MiB.
     pub results_bytes: ByteSize,
-    /// How long an answer is kept while its collection does not change. With a Qdrant server, also
-    /// the longest that an answer is given after a write whose process died before it could tell
+    /// Longest that an answer is kept while its collection does not change. With a Qdrant server,
+    /// also the longest that one is given after a write whose process died before it could tell
     /// Redis. Default: 10 min.
     #[serde(with = "humantime_serde")]
     pub results_ttl: Duration,

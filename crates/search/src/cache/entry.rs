@@ -26,7 +26,7 @@ pub(crate) enum Known {
 }
 
 /// How often a collection was changed. Answers found at one are not given at another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Generation {
     /// As the store counts; 0 for one that does not.
     pub(super) store: u64,
@@ -121,7 +121,7 @@ fn write(header: &[u8], cost: Duration, message: &impl Message) -> Bytes {
     bytes.put_u8(VERSION);
     bytes.put_u32_le(u32::try_from(cost.as_micros()).unwrap_or(u32::MAX));
     bytes.put_slice(header);
-    bytes.put_slice(&message.encode_to_vec());
+    message.encode(&mut bytes).expect("it has room for all of it");
     bytes.freeze()
 }
 

@@ -53,6 +53,9 @@ impl<R: Clone> Hot<R> {
         }
         let max_watched = WATCHED_PER_QUERY.saturating_mul(self.config.max_queries.get());
         if !self.by_uid.contains_key(uid) {
+            // Another process may have removed collections, which is told to nobody.
+            let window = self.window;
+            self.by_uid.retain(|_, queries| queries.is_asked(now, window));
             self.by_uid.insert(uid.to_owned(), Queries::new());
         }
         let Some(queries) = self.by_uid.get_mut(uid) else { return };
@@ -126,6 +129,10 @@ impl<R: Clone> Hot<R> {
 impl<R> Queries<R> {
     fn new() -> Self {
         Self { by_key: HashMap::new(), written: None, refreshed: None }
+    }
+
+    fn is_asked(&self, now: Instant, window: Duration) -> bool {
+        self.by_key.values().any(|query| now.duration_since(query.last) <= window)
     }
 
     fn due(&self, quiet: Duration) -> Option<Instant> {
@@ -253,6 +260,15 @@ mod tests {
         hot.written("uid", now);
         hot.forget("uid");
         assert_eq!(hot.next_round(), None, "the collection is gone");
+        for uid in ["a", "b", "c"] {
+            hot.asked(uid, key("hot"), now);
+        }
+        let later = now + WINDOW;
+        hot.asked("b", key("hot"), later);
+        hot.asked("new", key("hot"), later + Duration::from_millis(1));
+        let mut watched: Vec<_> = hot.by_uid.keys().map(String::as_str).collect();
+        watched.sort_unstable();
+        assert_eq!(watched, ["b", "new"], "those that nobody asks may be gone");
         let off = Refresh { enabled: false, ..Refresh::default() };
         let mut hot = Hot::new(off, WINDOW);
         ask(&mut hot, "hot", 3, now);

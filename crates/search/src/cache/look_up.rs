@@ -35,8 +35,16 @@ pub(crate) struct LookUp {
 pub(crate) struct Ticket {
     uid: String,
     key: Key,
-    /// `None` if the answer is not to be kept.
+    /// `None` if it is not known.
     generation: Option<Generation>,
+    is_worth_keeping: bool,
+}
+
+/// Which answer it is. Whoever looks for the same one may be given it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct AnswerId {
+    key: Key,
+    generation: Generation,
 }
 
 /// What the replies to a look-up mean.
@@ -75,21 +83,21 @@ impl Caches {
         } else {
             Reading::bypassed()
         };
-        self.0.tally.answers(uid).add(reading.outcome);
+        self.0.tally.answers(uid, start).add(reading.outcome);
         if is_kept {
             self.0.hot.lock().asked(uid, key, start);
         }
         let mut next = || values.next().flatten();
         let vectors = vectors.iter().map(|_| self.read_vector(next(), is_reached)).collect();
-        let generation = reading.generation.filter(|_| {
-            // What is asked once is not worth a write. In memory it costs none, and what is useful
-            // is found out there.
-            reading.is_stale || self.0.writer.is_none() || self.seen().again(&key)
-        });
+        // What is asked once is not worth a write. In memory it costs none, and what is useful is
+        // found out there.
+        let is_worth_keeping = reading.generation.is_some()
+            && (reading.is_stale || self.0.writer.is_none() || self.seen().again(&key));
+        let generation = reading.generation;
         LookUp {
             answer: reading.answer,
             vectors,
-            ticket: Ticket { uid: uid.clone(), key, generation },
+            ticket: Ticket { uid: uid.clone(), key, generation, is_worth_keeping },
             bypassed: reading.outcome == Outcome::Bypass,
             took: if self.0.writer.is_some() { start.elapsed() } else { Duration::ZERO },
         }
@@ -105,7 +113,7 @@ impl Caches {
         rerun: impl FnOnce() -> Option<Rerun>,
     ) {
         self.0.hot.lock().learn(&ticket.uid, &ticket.key, rerun);
-        if let Some(generation) = ticket.generation {
+        if let Some(generation) = ticket.generation.filter(|_| ticket.is_worth_keeping) {
             self.keep_at(ticket.key, generation, response, cost).await;
         }
     }
@@ -191,6 +199,17 @@ impl Caches {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         // Whatever it holds can be worked with, so a panic elsewhere leaves it usable.
         self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Ticket ===
+
+impl Ticket {
+    /// Which answer it is for. A write that was acknowledged before the look-up had raised the
+    /// generation; so a search that began at this one shows it, whoever began it.
+    pub(crate) fn answer_id(&self) -> Option<AnswerId> {
+        let generation = self.generation?;
+        Some(AnswerId { key: self.key, generation })
     }
 }
 

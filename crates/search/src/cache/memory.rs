@@ -21,8 +21,8 @@ const OVERHEAD_BYTES: usize = 200;
 pub(crate) struct Memory {
     vectors: Entries,
     answers: Entries,
-    /// One for each collection that was searched, small, and never let go: what an answer is valid
-    /// by must not be lost before the answer.
+    /// One for each collection that was searched, small, and kept as long as the collection: what an
+    /// answer is valid by must not be lost before the answer.
     counters: Mutex<HashMap<Key, u64>>,
 }
 
@@ -88,12 +88,13 @@ impl Cache for Memory {
         async move { Ok(count) }.boxed()
     }
 
-    fn raise(&self, counter: Key) -> Reply<'_, u64> {
-        let mut counters = self.counters();
-        let count = counters.entry(counter).or_default();
-        *count += 1;
-        let count = *count;
-        async move { Ok(count) }.boxed()
+    fn raise(&self, counter: Key) -> Reply<'_, ()> {
+        *self.counters().entry(counter).or_default() += 1;
+        async { Ok(()) }.boxed()
+    }
+
+    fn forget(&self, counter: Key) {
+        self.counters().remove(&counter);
     }
 
     fn shared(&self) -> Option<&dyn Leases> {
@@ -155,6 +156,15 @@ mod tests {
         let bytes = cache.answers.weighted_size();
         assert!(bytes <= 100_000, "{bytes} bytes for 100000");
         assert!(bytes > 50_000, "{bytes} bytes: it is used");
+    }
+
+    #[tokio::test]
+    async fn keeps_no_count_of_what_is_gone() {
+        let cache = Memory::new(&Config::default());
+        let counter = Key::generation("uid");
+        cache.raise(counter).await.expect("it is here");
+        cache.forget(counter);
+        assert!(cache.counters().is_empty(), "nobody will ask");
     }
 
     #[tokio::test]

@@ -6,30 +6,35 @@
 //!             └───────── bypassed ◄─────────┘
 //! ```
 //!
+//! A raise passes the breaker by: until it is told, others take old answers for current ones.
+//!
+//! A server that loads a snapshot when it starts, and a replica that takes over, may have a count
+//! of before a raise, and the answers that were found at it. So a count is told as the sum of what
+//! the server has and a number that stands for this run of it (`INFO server`, `run_id`). In a
+//! cluster, where a key moves between servers unseen, it is told as it is.
+//!
 //! A checkout from a pool of deadpool-redis asks the server whether the connection lives: a round
 //! trip before each of ours. So connections are not checked out for each call but kept, and shared
 //! by all calls (`links`); the pool makes them and bounds the time that takes.
 
 mod links;
+mod request;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use clipmesh_telemetry::semconv;
-use deadpool_redis::redis::aio::ConnectionLike as _;
-use deadpool_redis::redis::{
-    Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Value, cmd, from_redis_value, pipe,
-};
+use deadpool_redis::redis::{Cmd, FromRedisValue, RedisError, Value, cmd, from_redis_value, pipe};
 use futures::FutureExt as _;
-use futures::future::{BoxFuture, try_join_all};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use self::links::{Connection, Links};
+use self::links::{Link, Links};
+use self::request::Request;
 use super::breaker::{Breaker, Call, Change, Policy};
 use super::config::{Mode, Redis as Config};
-use super::key::Key;
+use super::key::{Key, Kind};
 use super::{Bypassed, Cache, Entry, Leases, Reply};
 use crate::metrics;
 
@@ -55,16 +60,6 @@ pub(crate) struct Redis {
     is_cluster: bool,
 }
 
-/// What is sent at once.
-#[derive(Debug)]
-enum Request {
-    Command(Cmd),
-    /// All about one key, so that one node of a cluster has it.
-    Pipeline(Pipeline),
-    /// To several nodes of a cluster.
-    Commands(Vec<Cmd>),
-}
-
 /// Why there is no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 enum Fault {
@@ -76,6 +71,13 @@ enum Fault {
     Refused(String),
     #[error("no answer within {0:?}")]
     Late(Duration),
+}
+
+/// What a server told, and which run of it that was.
+#[derive(Debug)]
+struct Told<T> {
+    value: T,
+    run: u64,
 }
 
 /// Leave to make a call. One whose caller goes away before its outcome is told tells that.
@@ -119,8 +121,20 @@ impl Redis {
         &self,
         operation: &'static str,
         request: Request,
-    ) -> Result<T, Bypassed> {
+    ) -> Result<Told<T>, Bypassed> {
         let permit = self.admit().ok_or(Bypassed)?;
+        let outcome = self.ask_at_once(operation, request).await;
+        permit.tell(outcome.as_ref().err());
+        outcome.map_err(|_| Bypassed)
+    }
+
+    /// The same, whether the server is left alone or not.
+    async fn ask_at_once<T: FromRedisValue>(
+        &self,
+        operation: &'static str,
+        request: Request,
+    ) -> Result<Told<T>, Fault> {
+        let start = Instant::now();
         let span = tracing::info_span!(
             "cache",
             { semconv::OTEL_NAME } = operation,
@@ -129,36 +143,58 @@ impl Redis {
             { semconv::DB_SYSTEM_NAME } = "redis",
             { semconv::DB_OPERATION_NAME } = operation,
         );
-        let sent = self.send(&request).instrument(span.clone());
-        let outcome = match tokio::time::timeout(self.timeout, sent).await {
-            Ok(Ok(value)) => from_redis_value(value).map_err(|error| {
-                Fault::Refused(format!("its answer to {operation} can't be read: {error}"))
-            }),
-            Ok(Err(fault)) => Err(fault),
-            Err(_) => Err(Fault::Late(self.timeout)),
-        };
+        let sent = self.send(&request, start + self.timeout).instrument(span.clone()).await;
+        let outcome = sent.and_then(|Told { value, run }| match from_redis_value(value) {
+            Ok(value) => Ok(Told { value, run }),
+            Err(error) => {
+                Err(Fault::Refused(format!("its answer to {operation} can't be read: {error}")))
+            }
+        });
         let status = if outcome.is_ok() { "ok" } else { "error" };
         span.record(semconv::OTEL_STATUS_CODE, status);
-        metrics::cache_asked(operation, status, permit.start);
-        permit.tell(outcome.as_ref().err());
-        outcome.map_err(|_| Bypassed)
+        metrics::cache_asked(operation, status, start);
+        outcome
     }
 
-    async fn send(&self, request: &Request) -> Result<Value, Fault> {
-        let mut link = self.links.connection().await?;
-        let fault = match request.run(link.connection.clone()).await.map_err(Fault::from) {
+    async fn send(&self, request: &Request, until: Instant) -> Result<Told<Value>, Fault> {
+        let link = self.in_time(until, self.links.connection()).await?;
+        let fault = match self.send_over(&link, request, until).await {
             Err(fault @ Fault::Down(_)) => fault,
             outcome => return outcome,
         };
         // The server may have been restarted since the connection was made: it is asked once more,
         // over a new one. Every request of ours may be carried out twice.
         tracing::debug!(%fault, "a connection to redis failed");
-        link = self.links.replace(&link).await?;
-        let outcome = request.run(link.connection.clone()).await.map_err(Fault::from);
-        if let Err(Fault::Down(_)) = outcome {
-            self.links.give_up(&link);
+        let link = self.in_time(until, self.links.replace(&link)).await?;
+        self.send_over(&link, request, until).await
+    }
+
+    /// Sends a request over one connection. One that fails is given up, and so is one that is late:
+    /// whatever holds it up may do so for ever, and that others answer would hide it. But it must
+    /// have had its time: one that was just made is not late because making it took long.
+    async fn send_over(
+        &self,
+        link: &Link,
+        request: &Request,
+        until: Instant,
+    ) -> Result<Told<Value>, Fault> {
+        let had_time = until - Instant::now() >= self.timeout / 2;
+        let outcome = self.in_time(until, request.run(link.connection.clone())).await;
+        match outcome {
+            Err(Fault::Late(_)) if had_time => self.links.give_up(link),
+            Err(Fault::Down(_)) => self.links.give_up(link),
+            Ok(_) | Err(Fault::Late(_) | Fault::Refused(_)) => {}
         }
-        outcome
+        outcome.map(|value| Told { value, run: link.run })
+    }
+
+    async fn in_time<T>(
+        &self,
+        until: Instant,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let late = |_| Err(Fault::Late(self.timeout));
+        tokio::time::timeout_at(until, work).await.unwrap_or_else(late)
     }
 
     fn admit(&self) -> Option<Permit<'_>> {
@@ -170,6 +206,18 @@ impl Redis {
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         // The breaker is whole after every call, so a panic elsewhere leaves it usable.
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commands about several keys, sent at once.
+    fn all(&self, commands: impl Iterator<Item = Cmd>) -> Request {
+        if self.is_cluster {
+            return Request::Commands(commands.collect());
+        }
+        let mut pipeline = pipe();
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        Request::Pipeline(pipeline)
     }
 
     /// Sets a count that is not there. Its start is left to chance, so that a count that was lost
@@ -189,11 +237,16 @@ impl Cache for Redis {
             command.arg(self.name(*key));
         }
         async move {
-            let values: Vec<Option<Vec<u8>>> = self.ask("MGET", Request::Command(command)).await?;
+            let told = self.ask("MGET", Request::Command(command)).await?;
+            let values: Vec<Option<Vec<u8>>> = told.value;
             if values.len() != keys.len() {
                 return Err(Bypassed);
             }
-            Ok(values.into_iter().map(|value| value.map(Bytes::from)).collect())
+            let values = keys.iter().zip(values).map(|(key, value)| match key.kind {
+                Kind::Generation => value.and_then(|digits| counted(&digits, told.run)),
+                Kind::Image | Kind::Text | Kind::Answer | Kind::Lease => value.map(Bytes::from),
+            });
+            Ok(values.collect())
         }
         .boxed()
     }
@@ -205,15 +258,7 @@ impl Cache for Redis {
             command.arg(self.name(key)).arg(value.as_ref()).arg("PX").arg(millis);
             command
         });
-        let request = if self.is_cluster {
-            Request::Commands(commands.collect())
-        } else {
-            let mut pipeline = pipe();
-            for command in commands {
-                pipeline.add_command(command);
-            }
-            Request::Pipeline(pipeline)
-        };
+        let request = self.all(commands);
         async move { self.ask::<Value>("SET", request).await.map(drop) }.boxed()
     }
 
@@ -223,23 +268,36 @@ impl Cache for Redis {
         pipeline.add_command(Self::start_count(&name)).ignore();
         pipeline.cmd("GET").arg(name);
         async move {
-            let (count,): (u64,) = self.ask("GET", Request::Pipeline(pipeline)).await?;
-            Ok(count)
+            let told: Told<(u64,)> = self.ask("GET", Request::Pipeline(pipeline)).await?;
+            Ok(told.value.0.wrapping_add(told.run))
         }
         .boxed()
     }
 
-    fn raise(&self, counter: Key) -> Reply<'_, u64> {
+    fn raise(&self, counter: Key) -> Reply<'_, ()> {
         let name = self.name(counter);
         let mut pipeline = pipe();
         pipeline.add_command(Self::start_count(&name)).ignore();
-        pipeline.cmd("INCR").arg(&name);
-        pipeline.cmd("EXPIRE").arg(name).arg(COUNTER_SECONDS).ignore();
+        pipeline.cmd("INCR").arg(&name).ignore();
+        pipeline.cmd("EXPIRE").arg(&name).arg(COUNTER_SECONDS).ignore();
         async move {
-            let (count,): (u64,) = self.ask("INCR", Request::Pipeline(pipeline)).await?;
-            Ok(count)
+            let raised = match self.ask_at_once::<()>("INCR", Request::Pipeline(pipeline)).await {
+                // A server that is full, and drops nothing by itself, still deletes; and a count
+                // that is not there is as good as another.
+                Err(Fault::Refused(_)) => {
+                    let mut command = cmd("DEL");
+                    command.arg(name);
+                    self.ask_at_once("DEL", Request::Command(command)).await
+                }
+                raised => raised,
+            };
+            raised.map(drop).map_err(|_| Bypassed)
         }
         .boxed()
+    }
+
+    fn forget(&self, _: Key) {
+        // Others may count it still. It goes when its time is up.
     }
 
     fn shared(&self) -> Option<&dyn Leases> {
@@ -253,37 +311,20 @@ impl Leases for Redis {
         let mut command = cmd("SET");
         command.arg(self.name(key)).arg(token).arg("NX").arg("PX").arg(millis);
         async move {
-            let taken: Option<String> = self.ask("SET", Request::Command(command)).await?;
-            Ok(taken.is_some())
+            let taken: Told<Option<String>> = self.ask("SET", Request::Command(command)).await?;
+            Ok(taken.value.is_some())
         }
         .boxed()
     }
 
-    fn release(&self, key: Key, token: u64) -> Reply<'_, ()> {
-        let mut command = cmd("EVAL");
-        command.arg(RELEASE).arg(1).arg(self.name(key)).arg(token);
-        async move { self.ask::<Value>("EVAL", Request::Command(command)).await.map(drop) }.boxed()
-    }
-}
-
-// === impl Request ===
-
-impl Request {
-    fn run(&self, mut connection: Connection) -> BoxFuture<'_, RedisResult<Value>> {
-        async move {
-            match self {
-                Self::Command(command) => connection.req_packed_command(command).await,
-                Self::Pipeline(pipeline) => pipeline.query_async(&mut connection).await,
-                Self::Commands(commands) => {
-                    let all = commands.iter().map(|command| {
-                        let mut connection = connection.clone();
-                        async move { connection.req_packed_command(command).await }
-                    });
-                    try_join_all(all).await.map(Value::Array)
-                }
-            }
-        }
-        .boxed()
+    fn release(&self, leases: Vec<(Key, u64)>) -> Reply<'_, ()> {
+        let commands = leases.into_iter().map(|(key, token)| {
+            let mut command = cmd("EVAL");
+            command.arg(RELEASE).arg(1).arg(self.name(key)).arg(token);
+            command
+        });
+        let request = self.all(commands);
+        async move { self.ask::<Value>("EVAL", request).await.map(drop) }.boxed()
     }
 }
 
@@ -305,8 +346,6 @@ impl Permit<'_> {
         match change {
             Change::None => {}
             Change::Ejected(time) => {
-                // What stalls may do so for ever on the same connection.
-                self.redis.links.give_up_all();
                 metrics::cache_ejected();
                 let why = fault.map_or_else(|| "it is slow".to_owned(), ToString::to_string);
                 if call == Call::Probe {
@@ -318,6 +357,12 @@ impl Permit<'_> {
             Change::Admitted => tracing::info!("redis answers again"),
         }
     }
+}
+
+/// A count as others are told it, in digits; `None` for what is none.
+fn counted(digits: &[u8], run: u64) -> Option<Bytes> {
+    let count: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(count.wrapping_add(run).to_string().into())
 }
 
 impl Drop for Permit<'_> {
@@ -342,6 +387,8 @@ impl From<RedisError> for Fault {
     }
 }
 
+#[cfg(test)]
+mod proxy;
 #[cfg(test)]
 pub(crate) mod server;
 #[cfg(test)]

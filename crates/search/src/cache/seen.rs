@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use super::key::Key;
 
-/// Queries of late; at 8 bytes each, and as many again, 2 MB at most. Two queries that are taken
-/// for one only lead to an answer that is kept at its first asking.
+/// Queries of late. Two tables of so many, of 9 bytes a place and 8 places for 7 queries, rounded up
+/// to a power of two, take 2.4 MB at most. Two queries that are taken for one only lead to an answer
+/// that is kept at its first asking.
 const MAX_QUERIES: usize = 64 * 1024;
 
 /// The last queries that were asked: between one and two times [`MAX_QUERIES`].

@@ -6,13 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clipmesh_proto::search::v1;
+use tokio::time::Instant;
 
 use crate::metrics;
 
-/// How look-ups ended, since the service started.
+/// A collection that nobody searched for so long may be gone: another process may have removed it,
+/// which is told to nobody.
+const MAX_IDLE: Duration = Duration::from_secs(24 * 3600);
+
+/// How look-ups ended, since the service started. Pure but for its metrics: it is told the time.
 #[derive(Debug)]
 pub(super) struct Tally {
-    by_uid: Mutex<HashMap<String, Arc<Counts>>>,
+    /// With the moment when it was last used.
+    by_uid: Mutex<HashMap<String, (Arc<Counts>, Instant)>>,
     pub(super) embeddings: Counts,
 }
 
@@ -44,13 +50,15 @@ impl Tally {
     }
 
     /// Of the answers found in a collection.
-    pub(super) fn answers(&self, uid: &str) -> Arc<Counts> {
+    pub(super) fn answers(&self, uid: &str, now: Instant) -> Arc<Counts> {
         let mut by_uid = self.by_uid();
-        if let Some(counts) = by_uid.get(uid) {
+        if let Some((counts, used)) = by_uid.get_mut(uid) {
+            *used = now;
             return Arc::clone(counts);
         }
+        by_uid.retain(|_, (_, used)| now.duration_since(*used) <= MAX_IDLE);
         let counts = Arc::new(Counts::new("results"));
-        by_uid.insert(uid.to_owned(), Arc::clone(&counts));
+        by_uid.insert(uid.to_owned(), (Arc::clone(&counts), now));
         counts
     }
 
@@ -59,7 +67,7 @@ impl Tally {
         self.by_uid().remove(uid);
     }
 
-    fn by_uid(&self) -> MutexGuard<'_, HashMap<String, Arc<Counts>>> {
+    fn by_uid(&self) -> MutexGuard<'_, HashMap<String, (Arc<Counts>, Instant)>> {
         // The map is whole after every statement, so a panic elsewhere leaves it usable.
         self.by_uid.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -108,8 +116,8 @@ mod tests {
 
     #[test]
     fn sums_up_what_was_found_and_what_that_spared() {
-        let tally = Tally::new();
-        assert_eq!(tally.answers("a").stats(), v1::CacheStats::default(), "nothing yet");
+        let (tally, now) = (Tally::new(), Instant::now());
+        assert_eq!(tally.answers("a", now).stats(), v1::CacheStats::default(), "nothing yet");
         let outcomes = [
             Outcome::Hit(Duration::from_millis(3)),
             Outcome::Miss,
@@ -118,14 +126,28 @@ mod tests {
             Outcome::Hit(Duration::ZERO),
         ];
         for outcome in outcomes {
-            tally.answers("a").add(outcome);
+            tally.answers("a", now).add(outcome);
         }
-        tally.answers("b").add(Outcome::Miss);
+        tally.answers("b", now).add(Outcome::Miss);
         let expected =
             v1::CacheStats { hits: 3, misses: 1, bypasses: 1, hit_rate: 0.75, saved_ms: 3.5 };
-        assert_eq!(tally.answers("a").stats(), expected, "bypasses are no misses");
-        assert_eq!(tally.answers("b").stats().misses, 1, "each collection by itself");
+        assert_eq!(tally.answers("a", now).stats(), expected, "bypasses are no misses");
+        assert_eq!(tally.answers("b", now).stats().misses, 1, "each collection by itself");
         tally.forget("a");
-        assert_eq!(tally.answers("a").stats(), v1::CacheStats::default(), "it is gone");
+        assert_eq!(tally.answers("a", now).stats(), v1::CacheStats::default(), "it is gone");
+    }
+
+    #[test]
+    fn what_nobody_searches_does_not_pile_up() {
+        let (tally, now) = (Tally::new(), Instant::now());
+        for uid in ["a", "b"] {
+            tally.answers(uid, now).add(Outcome::Miss);
+        }
+        let later = now + MAX_IDLE;
+        assert_eq!(tally.answers("b", later).stats().misses, 1, "it is searched");
+        tally.answers("new", later + Duration::from_secs(1));
+        let mut kept: Vec<_> = tally.by_uid().keys().cloned().collect();
+        kept.sort_unstable();
+        assert_eq!(kept, ["b", "new"], "those that nobody searches may be gone");
     }
 }

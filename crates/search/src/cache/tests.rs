@@ -260,6 +260,9 @@ async fn a_vector_that_several_replicas_want_is_made_once() {
     // Far enough to see that it is another's.
     let early = tokio::time::timeout(Duration::from_millis(20), &mut waiting).await;
     assert!(early.is_err(), "it waits: {early:?}");
+    settle(&other).await;
+    let commands: String = server.command(&["INFO", "commandstats"]);
+    assert!(!commands.contains("cmdstat_eval"), "it ends no lease that it has not: {commands}");
     one.keep_vector(words, &vector(), COST).await;
     drop(lease);
     let Turn::Made(known) = waiting.await else { panic!("it was made meanwhile") };
@@ -327,6 +330,47 @@ async fn a_count_that_was_lost_revives_no_old_answer() {
     assert_eq!(answer(&caches, &collection).await, None, "nobody knows what was written since");
     let again: Vec<String> = server.command(&["KEYS", "*:generation:*"]);
     assert_eq!(again, names, "counted anew");
+}
+
+#[tokio::test]
+async fn a_snapshot_revives_no_old_answer() {
+    let mut server = Server::start();
+    let (caches, collection) = (replica(&server), collection(None));
+    keep(&caches, &collection, 0.5).await;
+    server.command::<()>(&["SAVE"]);
+    caches.raise(&collection).await;
+    server.kill();
+    server.restart();
+    let names: Vec<String> = server.command(&["KEYS", "*"]);
+    assert_eq!(names.len(), 2, "it has the answer, and the count that it was found at: {names:?}");
+    let is_reached = || async { !look_up(&caches, &collection).await.bypassed };
+    eventually("it is reached", is_reached).await;
+    assert_eq!(answer(&caches, &collection).await, None, "but of another run of the server");
+}
+
+#[tokio::test]
+async fn a_write_that_is_found_to_be_made_is_told_unless_it_was_long_ago() {
+    let server = Server::start();
+    let caches = replica(&server);
+    let collection = collection(None);
+    let ago = |time: Duration| Some(Timestamp::now() - time);
+    let ttl = Config::default().results_ttl;
+    for (written, is_told) in
+        [(ago(ttl + 2 * SLACK), false), (ago(ttl), true), (ago(Duration::ZERO), true), (None, true)]
+    {
+        keep(&caches, &collection, 0.5).await;
+        caches.confirm(&collection, written).await;
+        let kept = answer(&caches, &collection).await;
+        assert_eq!(kept.is_none(), is_told, "{written:?}");
+    }
+}
+
+#[test]
+fn nothing_is_kept_longer_than_its_time() {
+    let time = Duration::from_secs(100);
+    for (chance, millis) in [(0.0, 100_000), (0.5, 95_000), (1.0, 90_000)] {
+        assert_eq!(jittered(time, chance), Duration::from_millis(millis), "{chance}");
+    }
 }
 
 #[tokio::test]

@@ -26,6 +26,8 @@ pub(crate) struct Lease {
     writer: Writer,
     key: Key,
     token: u64,
+    /// Whether there may be something to end.
+    is_held: bool,
 }
 
 impl Caches {
@@ -70,9 +72,9 @@ impl Caches {
         let token = rand::random();
         let key = key.lease();
         // Made before it is asked for: if the caller leaves in between, it is ended all the same.
-        let lease = Lease { writer: writer.clone(), key, token };
-        let is_taken = leases.lease(key, token, time).await.ok()?;
-        Some(is_taken.then_some(lease))
+        let mut lease = Lease { writer: writer.clone(), key, token, is_held: true };
+        lease.is_held = leases.lease(key, token, time).await.ok()?;
+        Some(lease.is_held.then_some(lease))
     }
 
     /// Waits until the value is there, or nobody makes it any more.
@@ -103,6 +105,8 @@ enum Waited {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.writer.release(self.key, self.token);
+        if self.is_held {
+            self.writer.release(self.key, self.token);
+        }
     }
 }

@@ -1,4 +1,14 @@
 //! Connections to Redis that are kept open, each shared by many calls.
+//!
+//! ```text
+//!                      wanted                    made
+//!  lane:   Closed ──────────────► Opening ─────────────────► Open
+//!            ▲                       │ failed                 │ failed, or late
+//!            └───────────────────────┴────────────────────────┘
+//! ```
+//!
+//! Calls take the lanes in turn. One whose lane is not open goes over any that is, and waits only
+//! where none is: connecting may take longer than a call has.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,12 +22,14 @@ use deadpool_redis::redis::{
 };
 use deadpool_redis::sentinel::{SentinelNodeConnectionInfo, SentinelServerType, TlsMode};
 use deadpool_redis::{PoolConfig, Runtime, Timeouts, cluster, redis, sentinel};
-use futures::FutureExt as _;
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::Fault;
 use crate::cache::config::{Mode, Redis as Config, is_tls};
-use crate::cache::single_flight::SingleFlight;
+
+/// Runs are told apart by so many bits, so that a count added to them does not overflow.
+const RUN_BITS: u32 = 62;
 
 /// Some connections, used in turn.
 #[derive(Debug)]
@@ -26,15 +38,26 @@ pub(super) struct Links {
     next: AtomicUsize,
 }
 
-/// A connection that is made when it is needed, by one caller for all.
+/// A connection that is made when it is needed, once for all that want it.
 #[derive(Debug)]
 struct Lane {
     pool: Arc<Pool>,
-    open: Arc<Mutex<Option<Open>>>,
-    opening: SingleFlight<(), Result<Link, Fault>>,
+    state: Arc<Mutex<State>>,
     /// A connection goes on being made when those who wanted it have given up.
     tasks: TaskTracker,
 }
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Closed,
+    /// Over when nobody is left to tell the outcome.
+    Opening(Opening),
+    Open(Open),
+}
+
+/// What becomes of a connection that is being made; `None` until it is known.
+type Opening = watch::Receiver<Option<Result<Link, Fault>>>;
 
 /// What is taken out of the pool.
 struct Open {
@@ -46,6 +69,8 @@ struct Open {
 #[derive(Clone)]
 pub(super) struct Link {
     pub(super) connection: Connection,
+    /// Which run of which server it leads to; 0 where that can't be told.
+    pub(super) run: u64,
     lane: usize,
     number: usize,
 }
@@ -77,82 +102,140 @@ impl Links {
     pub(super) fn new(config: &Config) -> RedisResult<Self> {
         let pool = Arc::new(Pool::new(config)?);
         let tasks = TaskTracker::new();
-        let lane = |_| Lane {
-            pool: Arc::clone(&pool),
-            open: Arc::default(),
-            opening: SingleFlight::new(),
-            tasks: tasks.clone(),
-        };
+        let lane =
+            |_| Lane { pool: Arc::clone(&pool), state: Arc::default(), tasks: tasks.clone() };
         let lanes = (0..config.connections.get()).map(lane).collect();
         Ok(Self { lanes, next: AtomicUsize::new(0) })
     }
 
     /// A connection; made now if there is none.
     pub(super) async fn connection(&self) -> Result<Link, Fault> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let lane = number % self.lanes.len();
-        self.lanes[lane].connection(lane, number).await
-    }
-
-    /// A connection instead of one that failed.
-    pub(super) async fn replace(&self, failed: &Link) -> Result<Link, Fault> {
-        self.give_up(failed);
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.lanes[failed.lane].connection(failed.lane, number).await
-    }
-
-    /// Lets go of every connection.
-    pub(super) fn give_up_all(&self) {
-        for lane in &self.lanes {
-            let open = lane.open().take();
-            if let Some(open) = open {
-                open.held.forget();
-            }
+        let (lane, number) = self.next();
+        match self.lanes[lane].link(lane, number) {
+            Ok(link) => Ok(link),
+            Err(opening) => match self.lanes.iter().find_map(Lane::opened) {
+                Some(link) => Ok(link),
+                None => made(opening).await,
+            },
         }
     }
 
-    /// Lets go of a connection that failed, unless that was done already.
+    /// A connection instead of one that failed: not another of the same age, which may be of no
+    /// more use.
+    pub(super) async fn replace(&self, failed: &Link) -> Result<Link, Fault> {
+        self.give_up(failed);
+        let (_, number) = self.next();
+        match self.lanes[failed.lane].link(failed.lane, number) {
+            Ok(link) => Ok(link),
+            Err(opening) => made(opening).await,
+        }
+    }
+
+    /// Lets go of a connection that failed or was late, unless that was done already.
     pub(super) fn give_up(&self, link: &Link) {
-        let mut open = self.lanes[link.lane].open();
-        if open.as_ref().is_some_and(|open| open.link.number == link.number)
-            && let Some(open) = open.take()
+        let mut state = self.lanes[link.lane].state();
+        if matches!(&*state, State::Open(open) if open.link.number == link.number)
+            && let State::Open(open) = std::mem::take(&mut *state)
         {
             open.held.forget();
         }
     }
+
+    /// How many connections there are.
+    #[cfg(test)]
+    pub(super) fn opened(&self) -> usize {
+        self.lanes.iter().filter_map(Lane::opened).count()
+    }
+
+    /// The lane whose turn it is, and a number that no other connection has.
+    fn next(&self) -> (usize, usize) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        (number % self.lanes.len(), number)
+    }
+}
+
+async fn made(mut opening: Opening) -> Result<Link, Fault> {
+    let panicked = || Fault::Down("connecting panicked".to_owned());
+    let outcome = opening.wait_for(Option::is_some).await.map_err(|_| panicked())?;
+    outcome.clone().unwrap_or_else(|| Err(panicked()))
 }
 
 // === impl Lane ===
 
 impl Lane {
-    async fn connection(&self, lane: usize, number: usize) -> Result<Link, Fault> {
-        if let Some(open) = &*self.open() {
-            return Ok(open.link.clone());
-        }
-        let flight = self.opening.join((), || {
-            let (pool, open) = (Arc::clone(&self.pool), Arc::clone(&self.open));
-            let task = self.tasks.spawn(async move {
-                let held = pool.get().await?;
-                let link = Link { connection: held.connection(), lane, number };
-                *lock(&open) = Some(Open { link: link.clone(), held });
-                Ok(link)
-            });
-            async move {
-                task.await.unwrap_or_else(|_| Err(Fault::Down("connecting panicked".to_owned())))
+    /// The connection, or what becomes of the one that is being made from here on.
+    fn link(&self, lane: usize, number: usize) -> Result<Link, Opening> {
+        let mut state = self.state();
+        match &*state {
+            State::Open(open) => return Ok(open.link.clone()),
+            State::Opening(opening) if opening.has_changed().is_ok() => {
+                return Err(opening.clone());
             }
-            .boxed()
+            State::Opening(_) | State::Closed => {}
+        }
+        let (told, opening) = watch::channel(None);
+        *state = State::Opening(opening.clone());
+        let (pool, state) = (Arc::clone(&self.pool), Arc::clone(&self.state));
+        self.tasks.spawn(async move {
+            let outcome = open(&pool, lane, number).await.map(|open| {
+                let link = open.link.clone();
+                *lock(&state) = State::Open(open);
+                link
+            });
+            told.send_replace(Some(outcome));
         });
-        flight.work.await
+        Err(opening)
     }
 
-    fn open(&self) -> MutexGuard<'_, Option<Open>> {
-        lock(&self.open)
+    fn opened(&self) -> Option<Link> {
+        match &*self.state() {
+            State::Open(open) => Some(open.link.clone()),
+            State::Opening(_) | State::Closed => None,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 }
 
-fn lock(open: &Mutex<Option<Open>>) -> MutexGuard<'_, Option<Open>> {
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     // The value is whole after every statement, so a panic elsewhere leaves it usable.
-    open.lock().unwrap_or_else(PoisonError::into_inner)
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn open(pool: &Pool, lane: usize, number: usize) -> Result<Open, Fault> {
+    let held = pool.get().await?;
+    let mut connection = held.connection();
+    let run = match &mut connection {
+        Connection::One(one) => run(one).await?,
+        // Each of its nodes has one, and may change it at any time.
+        Connection::Cluster(_) => 0,
+    };
+    Ok(Open { link: Link { connection, run, lane, number }, held })
+}
+
+/// Which run of a server it is. One that is started again is another, and so is its replica.
+async fn run(connection: &mut MultiplexedConnection) -> Result<u64, Fault> {
+    let info: RedisResult<String> = redis::cmd("INFO").arg("server").query_async(connection).await;
+    let told = match info {
+        Ok(info) => info.lines().find_map(|line| line.strip_prefix("run_id:").map(digest)),
+        // A user who may not ask, or what only speaks the protocol.
+        Err(error) if matches!(error.code(), Some("NOPERM" | "ERR")) => None,
+        Err(error) => return Err(Fault::from(error)),
+    };
+    if told.is_none() {
+        tracing::warn!(
+            "redis does not tell its `run_id` (INFO server); if it loads a snapshot, answers from \
+             before a write may come back"
+        );
+    }
+    Ok(told.unwrap_or_default())
+}
+
+fn digest(run_id: &str) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(run_id.trim().as_bytes()).as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h]) >> (u64::BITS - RUN_BITS)
 }
 
 // === impl Pool ===

@@ -74,7 +74,7 @@ impl Server {
         self.child.wait().expect("it ends");
     }
 
-    /// Starts it again on the same port, with nothing in it.
+    /// Starts it again on the same port, with what it was told to save.
     pub(crate) fn restart(&mut self) {
         self.child = spawn(&self.folder, self.port, &self.options);
         assert!(is_up(self.port, &mut self.child), "redis-server does not come up again");

@@ -1,6 +1,9 @@
 //! The cache over real servers, well and ill.
 
+use super::proxy::Proxy;
 use super::server::{Server, cluster, sentinel, with_tls};
+use std::num::{NonZeroU32, NonZeroUsize};
+
 use super::*;
 use crate::cache::contract::{self, eventually};
 
@@ -183,6 +186,72 @@ async fn a_server_that_stands_still_is_left_alone_and_found_again() {
     eventually("it is left alone", is_left_alone).await;
     server.go_on();
     reached(&cache).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_took_longer_than_calls_wait_is_used_by_the_next_probe() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port).await;
+    let url = format!("redis://127.0.0.1:{}", proxy.port);
+    let max_failures = NonZeroU32::MIN;
+    let cache = cache(&Config { url, max_failures, ..server.config() });
+    assert_eq!(cache.fetch(vec![key("a")]).await, Err(Bypassed), "it connects for too long");
+    // One connection is let through, and no other ever.
+    proxy.leave.add_permits(1);
+    for _ in 0..8 {
+        reached(&cache).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_dead_is_replaced_though_others_answer() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port).await;
+    proxy.leave.add_permits(100);
+    let url = format!("redis://127.0.0.1:{}", proxy.port);
+    let connections = NonZeroUsize::MIN.saturating_add(1);
+    let cache = cache(&Config { url, connections, ..server.config() });
+    let open = || cache.links.opened();
+    eventually("both are open", || async {
+        cache.fetch(vec![key("a")]).await.is_ok() && open() == 2
+    })
+    .await;
+    proxy.silence(1);
+    for _ in 0..2 {
+        // One of the two has to find it out.
+        cache.fetch(vec![key("a")]).await.ok();
+    }
+    for _ in 0..8 {
+        assert_eq!(cache.fetch(vec![key("a")]).await, Ok(vec![None]), "it is not used again");
+    }
+}
+
+#[tokio::test]
+async fn a_raise_is_told_while_the_server_is_left_alone() {
+    let mut server = Server::start();
+    let config = Config { min_ejection: LONG, max_ejection: LONG, ..server.config() };
+    let (cache, counter) = (cache(&config), Key::generation("uid"));
+    reached(&cache).await;
+    server.kill();
+    for _ in 0..config.max_failures.get() {
+        assert_eq!(cache.fetch(vec![key("a")]).await, Err(Bypassed), "it does not answer");
+    }
+    server.restart();
+    assert_eq!(cache.fetch(vec![key("a")]).await, Err(Bypassed), "it is left alone");
+    assert_eq!(cache.raise(counter).await, Ok(()), "others may ask it");
+}
+
+#[tokio::test]
+async fn a_server_that_is_full_is_told_of_changes_by_what_it_forgets() {
+    let server = Server::start();
+    let (cache, counter) = (cache(&server.config()), Key::generation("uid"));
+    let count = cache.count(counter).await.expect("there is room");
+    server.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert_eq!(cache.raise(counter).await, Ok(()), "told");
+    assert_eq!(cache.fetch(vec![counter]).await, Ok(vec![None]), "no answer is of this count");
+    assert_eq!(cache.count(counter).await, Err(Bypassed), "nor is there room for another");
+    server.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_ne!(cache.count(counter).await, Ok(count), "which is a new one");
 }
 
 /// Where the server of a test in another process listens.
