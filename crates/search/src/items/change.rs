@@ -48,8 +48,7 @@ impl Items {
             check_etag(&collection.name, &item, etag.as_ref())?;
             let mut changed = change.applied(&item)?;
             if changed == item {
-                // The write that made it so may have failed half way.
-                self.store.sync(collection.name.clone()).await?;
+                self.writer.confirm(&collection, Some(item.update_time)).await?;
                 return Ok(item);
             }
             (_, changed.update_time) = times_after(&item);

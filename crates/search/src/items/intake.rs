@@ -134,8 +134,7 @@ impl Items {
         };
         check_etag(name, &existing.item, incoming.etag.as_ref())?;
         if incoming.is_in(&existing) {
-            // The write that put it there may have failed half way; this answer acknowledges it.
-            self.store.sync(name.clone()).await?;
+            self.writer.confirm(collection, Some(existing.item.update_time)).await?;
             return Ok(Some((existing.item, Outcome::Unchanged)));
         }
         let expected = Some(existing.item.etag());
@@ -172,7 +171,7 @@ impl Items {
             check_etag(&collection.name, &existing.item, etag.as_ref())?;
             let old_picture = existing.item.content_hash;
             if old_picture == Some(picture.hash) {
-                self.store.sync(collection.name.clone()).await?;
+                self.writer.confirm(&collection, Some(existing.item.update_time)).await?;
                 return Ok((existing.item, Outcome::Unchanged));
             }
             // Made again after another process was faster, it comes from the cache.

@@ -9,7 +9,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::blobs;
-use crate::cache::config::Config as CacheConfig;
+use crate::cache::RedisServer;
+use crate::cache::config::{Config as CacheConfig, Kind as CacheKind};
 use crate::embedder::{self, Embedder, Lane};
 use crate::item::Value;
 use crate::store::contract::{id, name, new_collection, point};
@@ -29,6 +30,8 @@ struct Fragile {
     syncs: AtomicUsize,
     /// Changes that others are about to make, each just before one that is to be made here.
     rivals: AtomicUsize,
+    /// Whether it leaves the counting of changes to the cache.
+    is_shared: bool,
 }
 
 impl Fragile {
@@ -73,7 +76,12 @@ impl VectorStore for Fragile {
     }
 
     fn resolve(&self, name: CollectionName) -> Answer<'_, Collection> {
-        self.exact.resolve(name)
+        async {
+            let found = self.exact.resolve(name).await?;
+            let generation = found.generation.filter(|_| !self.is_shared);
+            Ok(Collection { generation, ..found })
+        }
+        .boxed()
     }
 
     fn collections(&self) -> Answer<'_, Vec<Collection>> {
@@ -188,12 +196,19 @@ impl VectorStore for Fragile {
 
 /// Items over a store, with an embedder that nobody needs.
 fn items(store: Arc<dyn VectorStore>, folder: &TempDir) -> Items {
-    items_with(store, Blobs::open(&blobs::Config::default(), folder.path()).expect("a folder"))
+    items_with(store, blobs(folder), memory())
 }
 
-fn items_with(store: Arc<dyn VectorStore>, blobs: Blobs) -> Items {
+fn memory() -> Caches {
+    Caches::new(&CacheConfig::default()).expect("in memory")
+}
+
+fn blobs(folder: &TempDir) -> Blobs {
+    Blobs::open(&blobs::Config::default(), folder.path()).expect("a folder")
+}
+
+fn items_with(store: Arc<dyn VectorStore>, blobs: Blobs, caches: Caches) -> Items {
     let embedder = Embedder::new(&embedder::Config::default()).expect("an address");
-    let caches = Caches::new(&CacheConfig::default()).expect("in memory");
     let vectors = Arc::new(Vectors::new(Arc::new(embedder), caches.clone()));
     let thumbnailer = Thumbnailer::new(NonZeroUsize::MIN, 1 << 20);
     let (max_image_bytes, changes) = (ByteSize::mib(1), Changes::default());
@@ -229,6 +244,34 @@ async fn an_item_is_not_acknowledged_before_it_is_there_for_good() {
         items.index(&name("c"), incoming, Lane::Interactive).await.expect("acknowledged");
     assert_eq!(outcome, Outcome::Unchanged, "it was there already");
     assert_eq!(store.syncs.load(Ordering::SeqCst), 2, "made sure of before each answer");
+}
+
+#[tokio::test]
+async fn what_is_found_to_be_done_is_told_to_other_replicas() {
+    let (folder, server) = (TempDir::new().expect("a temporary folder"), RedisServer::start());
+    let config =
+        CacheConfig { kind: CacheKind::Redis, redis: server.config(), ..CacheConfig::default() };
+    let caches = Caches::new(&config).expect("an address");
+    let store = Arc::new(Fragile { is_shared: true, ..Fragile::default() });
+    let items = items_with(store.clone(), blobs(&folder), caches.clone());
+    store.create(new_collection("c")).await.expect("made");
+    let collection = store.resolve(name("c")).await.expect("there");
+    let along = || Incoming::along("a", vec![1.0; 4]);
+    items.index(&name("c"), along(), Lane::Interactive).await.expect("stored");
+
+    // Whoever did it may have died before it told anyone.
+    let before = caches.generation(&collection).await;
+    let (_, outcome) = items.index(&name("c"), along(), Lane::Interactive).await.expect("there");
+    assert_eq!(outcome, Outcome::Unchanged, "it is there");
+    let indexed = caches.generation(&collection).await;
+    assert_ne!(indexed, before, "an item that is there");
+    items.update(name("c"), id("a"), Change::default(), None).await.expect("nothing to do");
+    let updated = caches.generation(&collection).await;
+    assert_ne!(updated, indexed, "one that is as it is to be");
+    let gone = Which::Ids(vec![id("b")]);
+    let deleted = items.delete_many(name("c"), gone).await.expect("nothing to do");
+    assert_eq!(deleted, 0, "it is not there");
+    assert_ne!(caches.generation(&collection).await, updated, "one that is gone");
 }
 
 fn change(uri: &str) -> Change {
@@ -304,7 +347,7 @@ async fn an_object_store_that_is_slow_does_not_hold_up_a_deletion() {
     let store = Arc::new(Fragile::default());
     let hour = Duration::from_secs(3_600);
     let blobs = Blobs::slow_to_delete(hour);
-    let items = items_with(store.clone(), blobs.clone());
+    let items = items_with(store.clone(), blobs.clone(), memory());
     let collection = store.create(new_collection("c")).await.expect("made");
     let item = point("a", [1.0; 4]).item;
     store.upsert(name("c"), vec![point("a", [1.0; 4])]).await.expect("stored");

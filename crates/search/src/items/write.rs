@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clipmesh_proto::ids::{ContentHash, ItemId};
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::locks::Turn;
@@ -120,6 +121,18 @@ impl Writer {
             Ok(is_gone)
         })
         .await
+    }
+
+    /// Acknowledges that nothing has to be changed: what made it so, `written` at that time, may
+    /// have failed half way, or in a process that died before it told anyone.
+    pub(super) async fn confirm(
+        &self,
+        collection: &Collection,
+        written: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        self.store.sync(collection.name.clone()).await?;
+        self.caches.confirm(collection, written).await;
+        Ok(())
     }
 
     /// Follows each change that searches may see, before it is answered; also one that failed,
