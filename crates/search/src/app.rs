@@ -19,7 +19,7 @@ use crate::collections::Collections;
 use crate::config::{CacheKind, Config, StoreKind};
 use crate::embedder::Embedder;
 use crate::items::{self, Items};
-use crate::query::Searches;
+use crate::query::{Flights, Searches};
 use crate::service;
 use crate::store::edge::Edge;
 use crate::store::qdrant::Qdrant;
@@ -188,6 +188,7 @@ fn serve(config: &Config, parts: &Parts) -> (server::Server, Changes) {
         vectors,
         caches: caches.clone(),
         max_image_bytes: limits.max_image_bytes,
+        flights: Flights::default(),
     };
 
     let max_message = config.server.max_message_len();

@@ -10,12 +10,14 @@
 //! ```
 //!
 //! One search is a batch of one: the vectors of a batch are obtained at the same time, and the
-//! store answers what is asked of one collection in one call.
+//! store answers what is asked of one collection in one call. Callers that want the same answer at
+//! the same time share one search.
 
 mod ask;
 mod direction;
 mod diversity;
 mod fields;
+mod flight;
 mod fusion;
 mod mix;
 mod part;
@@ -44,11 +46,11 @@ use crate::store::{self, Collection, VectorStore};
 use crate::vectors::Vectors;
 
 use part::Source;
-use plan::Reply;
 use resolved::Resolved;
 
 pub(crate) use direction::Direction;
 pub(crate) use fields::Fields;
+pub(crate) use flight::Flights;
 pub(crate) use part::{Example, Part};
 
 /// A search, checked as far as it can be without its collection.
@@ -111,6 +113,7 @@ pub(crate) struct Searches {
     pub(crate) vectors: Arc<Vectors>,
     pub(crate) caches: Caches,
     pub(crate) max_image_bytes: ByteSize,
+    pub(crate) flights: Flights,
 }
 
 /// What a caller is told, and how it was come by.
@@ -261,33 +264,6 @@ impl Searches {
         let resolved = Arc::new(Resolved { request, collection, unindexed, exclude, vector });
         let timing = Timing { cache, cache_bypassed, ..timing };
         Ok(Step::Open(Box::new(Open { ticket: looked_up.ticket, resolved, timing })))
-    }
-
-    /// Asks the store for everything at once.
-    async fn ask(&self, open: Vec<(usize, Box<Open>)>) -> Vec<(usize, Result<Answer, Error>)> {
-        let asks = open.iter().map(|(_, open)| {
-            let resolved = &open.resolved;
-            (resolved.collection.clone(), resolved.ask())
-        });
-        let replies = ask::all(&self.store, asks.collect()).await;
-        let finishing = open.into_iter().zip(replies).map(async |((at, open), reply)| {
-            let answer = match reply {
-                Ok((reply, took)) => self.finish(*open, reply, took).await,
-                Err(error) => Err(error.into()),
-            };
-            (at, answer)
-        });
-        join_all(finishing).await
-    }
-
-    async fn finish(&self, open: Open, reply: Reply, took: Duration) -> Result<Answer, Error> {
-        let Open { ticket, resolved, mut timing } = open;
-        let response = resolved.answer(reply).await?;
-        timing.store += took;
-        // What a hit will spare, but for vectors: those are counted by themselves.
-        let rerun = || resolved.rerun(&self.store);
-        self.caches.keep(ticket, &response, timing.store, rerun).await;
-        Ok(Answer { response, timing })
     }
 }
 

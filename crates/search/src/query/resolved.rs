@@ -42,6 +42,17 @@ impl Resolved {
         Ok(response)
     }
 
+    /// Asks the store for this and nothing else.
+    pub(super) async fn ask_alone(
+        &self,
+        store: &Arc<dyn VectorStore>,
+    ) -> Result<v1::SearchResponse, Error> {
+        let asks = vec![(self.collection.clone(), self.ask())];
+        let nothing = || Error::Internal("a search has no answer".to_owned());
+        let (reply, _) = ask::all(store, asks).await.pop().ok_or_else(nothing)??;
+        self.answer(reply).await
+    }
+
     /// How to ask the same again after a write, which costs the embedder nothing. `None` for a query
     /// that named an item: it may have another vector by then, or be gone.
     pub(super) fn rerun(self: &Arc<Self>, store: &Arc<dyn VectorStore>) -> Option<Rerun> {
@@ -60,8 +71,6 @@ impl Resolved {
         store: &Arc<dyn VectorStore>,
     ) -> Option<(Collection, v1::SearchResponse)> {
         let collection = store.resolve(self.collection.clone()).await.ok()?;
-        let asks = vec![(self.collection.clone(), self.ask())];
-        let (reply, _) = ask::all(store, asks).await.pop()?.ok()?;
-        Some((collection, self.answer(reply).await.ok()?))
+        Some((collection, self.ask_alone(store).await.ok()?))
     }
 }
