@@ -17,7 +17,12 @@ const MAX_DEPTH: usize = 11_000;
 ///
 /// What is beyond the first 2 × `wanted` + 60 of both can't be among them: it counts at most twice
 /// the heavier weight / (2 × `wanted` + 121), and each of the first `wanted` of that ranking counts
-/// more. In steps, so that pages that follow one another are mostly cut out of one fusion.
+/// more. [`MAX_DEPTH`] has room for that up to a `wanted` of 5,470; further down, an entry can be
+/// missed.
+///
+/// What is within the depth of one ranking alone is found, but counts as if the other did not have
+/// it: at most that other's weight / (61 + depth) too little, which may cost it a place. In steps,
+/// so that pages that follow one another are mostly cut out of one fusion.
 pub(super) fn depth(wanted: usize) -> usize {
     (2 * wanted + 60).next_power_of_two().clamp(MIN_DEPTH, MAX_DEPTH)
 }
@@ -69,10 +74,10 @@ mod tests {
     #[test]
     fn looks_deep_enough_and_not_into_everything() {
         assert_eq!([0, 10, 34, 35].map(depth), [128, 128, 128, 256], "in steps");
-        assert_eq!(depth(11_000), 11_000, "the last page there is");
-        for wanted in 1..5_000 {
+        for wanted in 1..=5_470 {
             assert!(depth(wanted) >= 2 * wanted + 60, "{wanted}");
         }
+        assert_eq!([5_471, 11_000].map(depth), [MAX_DEPTH; 2], "and no further");
     }
 
     proptest! {
@@ -84,6 +89,25 @@ mod tests {
             let fused = fuse([(weight, entries.clone())]);
             let order: Vec<_> = fused.into_iter().map(|(entry, _)| entry).collect();
             prop_assert_eq!(order, entries);
+        }
+
+        #[test]
+        fn what_is_deep_in_one_counts_hardly_too_little(
+            other in Just((0u32..600).collect::<Vec<_>>()).prop_shuffle(),
+            wanted in 1usize..30,
+            weight in 0.1f32..10.0,
+        ) {
+            let deep = depth(wanted);
+            let fused = |depth| -> BTreeMap<u32, f64> {
+                let cut = other.iter().copied().take(depth).collect();
+                fuse([(1.0, (0..600).take(depth).collect()), (weight, cut)]).into_iter().collect()
+            };
+            let (whole, looked_at) = (fused(600), fused(deep));
+            let most = f64::from(weight.max(1.0)) / (61 + deep) as f64;
+            for (entry, score) in looked_at {
+                let lacking = whole[&entry] - score;
+                prop_assert!((-1e-12..=most + 1e-12).contains(&lacking), "{lacking} for {most}");
+            }
         }
 
         #[test]
