@@ -72,6 +72,8 @@ struct Groups {
 
 #[derive(Serialize)]
 struct Group {
+    /// Of the whole group; more than are listed where it is a large one.
+    item_count: u64,
     representative: json::Item,
     duplicates: Vec<Duplicate>,
 }
@@ -113,6 +115,9 @@ impl Command {
                 continue;
             }
             output::line(table(&group).to_string())?;
+            if let Some(untold) = untold(&group) {
+                output::line(untold)?;
+            }
             output::line("")?;
         }
         if self.connection.json {
@@ -158,10 +163,18 @@ impl From<search::DuplicateGroup> for Group {
             item: duplicate.item.unwrap_or_default().into(),
         });
         Self {
+            item_count: group.item_count,
             representative: group.representative.unwrap_or_default().into(),
             duplicates: duplicates.collect(),
         }
     }
+}
+
+/// What a large group has beside the pictures that are listed.
+fn untold(group: &search::DuplicateGroup) -> Option<String> {
+    let listed = 1 + group.duplicates.len() as u64;
+    let untold = group.item_count.checked_sub(listed).filter(|untold| *untold > 0)?;
+    Some(format!("and {untold} more of {}", group.item_count))
 }
 
 /// The one to keep, and the others.
@@ -218,7 +231,11 @@ mod tests {
         let group = search::DuplicateGroup {
             representative: Some(item("a.jpg")),
             duplicates: vec![pixels, other],
+            item_count: 3,
         };
+        assert_eq!(untold(&group), None, "all are listed");
+        let large = search::DuplicateGroup { item_count: 1_200, ..group.clone() };
+        assert_eq!(untold(&large).as_deref(), Some("and 1197 more of 1200"), "as many as are not");
         let shown = table(&group).to_string();
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         let lines: Vec<_> = shown.lines().map(words).collect();

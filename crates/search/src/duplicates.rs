@@ -30,6 +30,8 @@ const MAX_ITEMS: u64 = 100_000;
 const CONCURRENCY: usize = 4;
 /// Items fetched with their vectors by one call.
 const FETCH: usize = 256;
+/// Items of a group that are told, so that it fits into a message, and a few of them into memory.
+const MAX_MEMBERS: usize = 1_000;
 
 /// What to look for, and where.
 #[derive(Clone, Debug)]
@@ -105,13 +107,17 @@ impl Duplicates {
 // === impl Scope ===
 
 impl Scope {
-    /// The items of a group, put into their order.
-    async fn fetch(self, ids: Vec<ItemId>) -> Result<Option<Group>, Error> {
+    /// The items of a group, put into their order; of a large one the first by id.
+    async fn fetch(self, mut ids: Vec<ItemId>) -> Result<Option<Group>, Error> {
+        let count = ids.len();
+        ids.truncate(MAX_MEMBERS);
+        let told = ids.len();
         let mut records = Vec::with_capacity(ids.len());
         for ids in ids.chunks(FETCH) {
             records.extend(self.store.get(self.collection.clone(), ids.to_vec(), true).await?);
         }
-        Ok(Group::of(records)?)
+        let gone = told - records.len();
+        Ok(Group::of(records, count - gone)?)
     }
 }
 

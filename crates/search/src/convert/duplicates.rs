@@ -25,7 +25,7 @@ pub(crate) fn read(request: v1::FindDuplicatesRequest) -> Result<Question, Field
 
 /// A group as callers see it.
 pub(crate) fn write(group: Group) -> v1::FindDuplicatesResponse {
-    let Group { representative, duplicates } = group;
+    let Group { representative, duplicates, count } = group;
     let duplicate = |one: Duplicate| v1::Duplicate {
         item: Some(super::item::write(one.item)),
         score: one.score,
@@ -36,6 +36,7 @@ pub(crate) fn write(group: Group) -> v1::FindDuplicatesResponse {
     let group = v1::DuplicateGroup {
         representative: Some(super::item::write(representative)),
         duplicates: duplicates.into_iter().map(duplicate).collect(),
+        item_count: count as u64,
     };
     v1::FindDuplicatesResponse { group: Some(group), unindexed_fields: Vec::new() }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Group {
     pub(crate) representative: Item,
     /// The others, the most similar to it first, equal ones in order of id; at least one.
     pub(crate) duplicates: Vec<Duplicate>,
+    /// Items of the whole group; more than are here where it is a large one.
+    pub(crate) count: usize,
 }
 
 /// An item, and how it compares with the representative.
@@ -32,11 +34,11 @@ pub(crate) struct Duplicate {
 // === impl Group ===
 
 impl Group {
-    /// `None` for less than two items.
+    /// `None` for less than two items. `count` is that of the whole group.
     ///
     /// # Errors
     /// Items without the vectors that were asked for.
-    pub(super) fn of(records: Vec<Record>) -> Result<Option<Self>, Error> {
+    pub(super) fn of(records: Vec<Record>, count: usize) -> Result<Option<Self>, Error> {
         let vectored = records.into_iter().map(|Record { item, vector }| {
             let missing = || Error::Failed(format!("item `{}` has no vector", item.id));
             Ok((vector.ok_or_else(missing)?, item))
@@ -55,7 +57,7 @@ impl Group {
         duplicates
             .sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.item.id.cmp(&b.item.id)));
         let is_group = !duplicates.is_empty();
-        Ok(is_group.then_some(Self { representative, duplicates }))
+        Ok(is_group.then_some(Self { representative, duplicates, count }))
     }
 }
 
@@ -97,7 +99,8 @@ mod tests {
     }
 
     fn group(records: Vec<Record>) -> Group {
-        Group::of(records).expect("vectors").expect("a group")
+        let count = records.len();
+        Group::of(records, count).expect("vectors").expect("a group")
     }
 
     #[test]
@@ -164,9 +167,9 @@ mod tests {
 
     #[test]
     fn one_item_is_no_group() {
-        assert_eq!(Group::of(vec![record("a", |_| {})]), Ok(None), "the others are gone");
-        assert_eq!(Group::of(vec![]), Ok(None), "all are gone");
+        assert_eq!(Group::of(vec![record("a", |_| {})], 1), Ok(None), "the others are gone");
+        assert_eq!(Group::of(vec![], 0), Ok(None), "all are gone");
         let blind = Record { vector: None, ..record("a", |_| {}) };
-        assert!(Group::of(vec![blind]).is_err(), "nothing to compare");
+        assert!(Group::of(vec![blind], 1).is_err(), "nothing to compare");
     }
 }

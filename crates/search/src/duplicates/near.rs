@@ -1,5 +1,6 @@
 //! Pictures that look alike: every item is asked for its neighbours, and neighbours form groups.
 
+use clipmesh_proto::Embedding;
 use clipmesh_proto::ids::{ItemId, PerceptualHash};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
@@ -12,9 +13,13 @@ use crate::store::{Hit, Page, Record, Search, Target};
 
 /// Items whose neighbours are looked for by one call.
 const BATCH: usize = 32;
-/// Neighbours of an item that are looked at. One that has more of them is surrounded by a dense
-/// group, whose members lead to one another.
+/// Neighbours of an item that are looked at, first and at most. An item that has more of them is
+/// asked for four times as many, and again: the nearest may all be copies of one picture, and what
+/// only resembles it comes after them. Beyond the bound it is missed.
 const NEIGHBOURS: usize = 64;
+const MAX_NEIGHBOURS: usize = 1_024;
+/// Hits of one call, so that no answer is larger than that of a first batch.
+const MAX_HITS: usize = BATCH * NEIGHBOURS;
 
 /// When two items are duplicates.
 #[derive(Clone, Copy, Debug)]
@@ -58,40 +63,65 @@ fn items(scope: &Scope) -> BoxStream<'_, Result<Vec<Record>, Error>> {
     pages.boxed()
 }
 
+/// An item whose neighbours are looked for.
+#[derive(Debug)]
+struct Asker {
+    id: ItemId,
+    hash: Option<PerceptualHash>,
+    vector: Embedding,
+}
+
 /// Pairs of duplicates, each with one of the batch.
 async fn neighbours(
     scope: &Scope,
     near: Near,
     batch: Vec<Record>,
 ) -> Result<Vec<(ItemId, ItemId)>, Error> {
-    let mut askers = Vec::new();
-    let mut searches = Vec::new();
-    for Record { item, vector } in batch {
-        let is_left_out = near.max_hash_distance.is_some() && item.perceptual_hash.is_none();
-        let Some(vector) = vector.filter(|_| !is_left_out) else { continue };
-        searches.push(Search {
-            target: Target::Vector(vector),
+    let askers = batch.into_iter().filter_map(|Record { item, vector }| {
+        let (id, hash) = (item.id, item.perceptual_hash);
+        let is_left_out = near.max_hash_distance.is_some() && hash.is_none();
+        Some(Asker { id, hash, vector: vector.filter(|_| !is_left_out)? })
+    });
+    let mut askers: Vec<_> = askers.collect();
+    let mut pairs = Vec::new();
+    let mut limit = NEIGHBOURS;
+    while !askers.is_empty() {
+        let mut crowded = Vec::new();
+        while !askers.is_empty() {
+            let few = askers.split_off(askers.len().saturating_sub(MAX_HITS / limit));
+            let searches = few.iter().map(|asker| asker.search(scope, near, limit)).collect();
+            let found = scope.store.search(scope.collection.clone(), searches).await?;
+            for (asker, hits) in few.into_iter().zip(found) {
+                let is_full = hits.len() >= limit;
+                let alike = hits.into_iter().filter(|hit| near.accepts(asker.hash, hit));
+                pairs.extend(alike.map(|hit| (asker.id.clone(), hit.item.id)));
+                if is_full && limit < MAX_NEIGHBOURS {
+                    crowded.push(asker);
+                }
+            }
+        }
+        askers = crowded;
+        limit = MAX_NEIGHBOURS.min(4 * limit);
+    }
+    Ok(pairs)
+}
+
+// === impl Asker ===
+
+impl Asker {
+    fn search(&self, scope: &Scope, near: Near, limit: usize) -> Search {
+        Search {
+            target: Target::Vector(self.vector.clone()),
             filter: scope.filter.clone(),
-            exclude: vec![item.id.clone()],
+            exclude: vec![self.id.clone()],
             offset: 0,
-            limit: NEIGHBOURS,
+            limit,
             threshold: Some(near.threshold),
             exact: false,
             effort: None,
             vectors: false,
-        });
-        askers.push((item.id, item.perceptual_hash));
+        }
     }
-    if searches.is_empty() {
-        return Ok(Vec::new());
-    }
-    let found = scope.store.search(scope.collection.clone(), searches).await?;
-    let mut pairs = Vec::new();
-    for ((id, hash), hits) in askers.into_iter().zip(found) {
-        let alike = hits.into_iter().filter(|hit| near.accepts(hash, hit));
-        pairs.extend(alike.map(|hit| (id.clone(), hit.item.id)));
-    }
-    Ok(pairs)
 }
 
 // === impl Near ===

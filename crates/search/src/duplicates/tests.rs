@@ -169,6 +169,32 @@ async fn near_duplicates_are_found_across_batches_and_in_crowds() {
 }
 
 #[tokio::test]
+async fn what_resembles_a_crowd_of_copies_is_found_behind_them() {
+    // Each has as many copies as the neighbours that are looked at first.
+    let copies = |name: &'static str, angle| {
+        (0..65).map(move |i| picture(&format!("{name}-{i:02}"), angle, |_| {}))
+    };
+    let duplicates = with(copies("a", 0.0).chain(copies("b", 0.1)).collect()).await;
+    let found = groups(&duplicates, near(0.99)).await;
+    assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [130], "0.995 alike");
+    let found = groups(&duplicates, near(0.999)).await;
+    assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [65, 65], "and no more than that");
+}
+
+#[tokio::test]
+async fn a_large_group_is_told_by_its_first_items_and_their_number() {
+    let copies = (0..MAX_MEMBERS + 7).map(|i| marked(&format!("{i:05}"), Some("a"), None));
+    let duplicates = with(copies.collect()).await;
+    let found = duplicates.find(question(Kind::Exact)).await.expect("a stream");
+    let found: Vec<Group> = found.try_collect().await.expect("groups");
+    assert_eq!(found.len(), 1, "one group");
+    assert_eq!(1 + found[0].duplicates.len(), MAX_MEMBERS, "as many as fit into a message");
+    assert_eq!(found[0].count, MAX_MEMBERS + 7, "and how many there are");
+    let last = found[0].duplicates.iter().map(|one| one.item.id.as_str()).max();
+    assert_eq!(last, Some("00999"), "the first by id");
+}
+
+#[tokio::test]
 async fn the_collection_is_looked_for_before_the_stream_begins() {
     let duplicates = with(vec![]).await;
     for kind in [Kind::Exact, Kind::Near { threshold: 0.5, max_hash_distance: None }] {
