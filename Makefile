@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.deps/rust:$(PATH)
 TARGET = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test up fmt lint check-deps bench-embedder bench-gpu bench-search soak
+.PHONY: help setup build demo test test-real up fmt lint check-deps bench-embedder bench-gpu bench-search soak
 
 # The profile that everything else is built with, so that nothing is compiled twice.
 BENCH = cargo bench --workspace --locked --profile dev --bench
@@ -33,6 +33,10 @@ test: ## Run every test.
 	@cargo build --workspace --all-targets --locked
 	@cargo test --workspace --locked
 	@tools/check-deps
+
+test-real: setup ## Run the suite of the stores on a real server (QDRANT_URL=http://localhost:6334).
+	@[ -n "$(QDRANT_URL)" ] || { echo "QDRANT_URL has to name a Qdrant server" >&2; exit 64; }
+	@CLIPMESH_TEST_QDRANT_URL=$(QDRANT_URL) cargo test --workspace --locked --lib -- on_a_real_server
 
 bench-embedder: ## Measure what the embedder serves, next to the bare model and to decoding.
 	@tools/setup test
