@@ -4,6 +4,7 @@ mod actions;
 mod fields;
 mod mesh;
 mod questions;
+mod readme;
 
 use std::fs;
 use std::path::Path;

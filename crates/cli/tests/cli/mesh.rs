@@ -103,6 +103,19 @@ impl Mesh {
         output(command().args(arguments).args(["--server", &self.server]))
     }
 
+    /// Runs a script whose commands are client commands, as a person at home in this folder does. It
+    /// ends with the first that fails, and tells on standard error which that was.
+    pub(crate) fn script(&self, script: &str, home: &Path) -> Output {
+        let program = Path::new(env!("CARGO_BIN_EXE_clipmesh"));
+        let mut path = program.parent().expect("it is in a folder").as_os_str().to_owned();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        let mut shell = without_settings(Command::new("sh"));
+        shell.args(["-euxc", script]).current_dir(home);
+        shell.env("HOME", home).env("PATH", path).env("CLIPMESH_SERVER", &self.server);
+        output(&mut shell)
+    }
+
     /// Runs a client command that must end with `code`, and reads its one document.
     pub(crate) fn json(&self, arguments: &[&str], code: i32) -> Value {
         let output = self.run(&[arguments, &["--json"]].concat());
@@ -183,9 +196,12 @@ pub(crate) fn clipmesh(arguments: &[&str]) -> Output {
     output(command().args(arguments))
 }
 
-/// The binary, without settings from our own environment.
 fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_clipmesh"));
+    without_settings(Command::new(env!("CARGO_BIN_EXE_clipmesh")))
+}
+
+/// The command, without settings from our own environment.
+fn without_settings(mut command: Command) -> Command {
     for (key, _) in std::env::vars_os() {
         if key.to_string_lossy().starts_with("CLIPMESH") {
             command.env_remove(key);
