@@ -21,7 +21,7 @@ use clipmesh_proto::search::v1::{AnyOf, Condition, Filter};
 
 use crate::fields::text_value;
 
-pub(crate) use indexes::note_unindexed;
+pub(crate) use indexes::{note_unindexed, unindexed_notes};
 
 /// The syntax, for `--help`.
 pub(crate) const HELP: &str = r#"Filters (repeat --filter to ask for several at once):

@@ -16,9 +16,18 @@ pub(crate) fn note_unindexed(
     filter: Option<&Filter>,
     fields: &[String],
 ) {
-    for field in fields {
-        output::note(note(collection, filter, field));
+    for note in unindexed_notes(collection, filter, fields) {
+        output::note(note);
     }
+}
+
+/// What there is to say, for each of the fields.
+pub(crate) fn unindexed_notes(
+    collection: &CollectionName,
+    filter: Option<&Filter>,
+    fields: &[String],
+) -> impl Iterator<Item = String> {
+    fields.iter().map(move |field| note(collection, filter, field))
 }
 
 fn note(collection: &CollectionName, filter: Option<&Filter>, field: &str) -> String {

@@ -1,5 +1,6 @@
 //! Many searches from one file.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use clap::{ArgGroup, Parser};
@@ -17,7 +18,7 @@ use super::query::Typed;
 use super::show::{Found, View};
 use crate::client::Mesh;
 use crate::error::{Error, one_sentence};
-use crate::{input, output};
+use crate::{filter, input, output};
 
 /// For `--help`.
 pub(super) const HELP: &str = r#"
@@ -48,6 +49,7 @@ struct Line {
 struct Search {
     line: usize,
     request: search::SearchRequest,
+    filter: Option<search::Filter>,
     typed: Typed,
     view: View,
 }
@@ -73,7 +75,8 @@ pub(super) async fn run(
     is_json: bool,
 ) -> Result<(), Error> {
     let text = input::text(path).await?;
-    let mut batch = Batch { mesh, is_json, results: Vec::new(), failures: 0 };
+    let (results, notes) = (Vec::new(), BTreeSet::new());
+    let mut batch = Batch { mesh, collection, is_json, results, notes, failures: 0 };
     let mut waiting: Vec<Search> = Vec::new();
     let mut bytes = 0;
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -89,7 +92,8 @@ pub(super) async fn run(
             bytes = 0;
         }
         bytes += length;
-        waiting.push(Search { line: index + 1, request, typed, view: options.view() });
+        let (filter, view) = (request.filter.clone(), options.view());
+        waiting.push(Search { line: index + 1, request, filter, typed, view });
     }
     batch.answer(waiting).await?;
     batch.finish()
@@ -97,8 +101,11 @@ pub(super) async fn run(
 
 struct Batch<'a> {
     mesh: &'a Mesh,
+    collection: &'a CollectionName,
     is_json: bool,
     results: Vec<Answer>,
+    /// Said so far: many searches with one filter need an index once.
+    notes: BTreeSet<String>,
     failures: u64,
 }
 
@@ -134,6 +141,9 @@ impl Batch<'_> {
         if !self.is_json {
             output::line(format!("line {}", search.line))?;
         }
+        if let Ok(response) = &response {
+            self.note_unindexed(search, &response.unindexed_fields);
+        }
         match response {
             Ok(response) if self.is_json => {
                 self.results.push(Answer::Found(search.view.json(response)?));
@@ -150,6 +160,15 @@ impl Batch<'_> {
             }
         }
         Ok(())
+    }
+
+    fn note_unindexed(&mut self, search: &Search, fields: &[String]) {
+        for note in filter::unindexed_notes(self.collection, search.filter.as_ref(), fields) {
+            if !self.notes.contains(&note) {
+                output::note(&note);
+                self.notes.insert(note);
+            }
+        }
     }
 
     fn finish(self) -> Result<(), Error> {
@@ -194,8 +213,8 @@ fn arguments(name: &str, value: Value) -> Vec<String> {
         Value::Null | Value::Bool(false) => Vec::new(),
         Value::Bool(true) => vec![format!("--{name}")],
         Value::String(text) => vec![format!("--{name}={text}")],
-        // A list of numbers is a vector, any other gives its option more than once.
-        Value::Array(elements) if !elements.iter().all(Value::is_number) => {
+        // A list of numbers is a vector, any other gives its option as often as it is long.
+        Value::Array(elements) if elements.is_empty() || !elements.iter().all(Value::is_number) => {
             elements.into_iter().flat_map(|element| arguments(&name, element)).collect()
         }
         Value::Number(_) | Value::Array(_) | Value::Object(_) => vec![format!("--{name}={value}")],
@@ -219,6 +238,7 @@ mod tests {
             (r#"{"text": "a cat"}"#, &["--text=a cat"][..]),
             (r#"{"image": ["a", "b"]}"#, &["--image=a", "--image=b"]),
             (r#"{"exact": true, "vectors": false}"#, &["--exact"]),
+            (r#"{"text": "a cat", "filter": []}"#, &["--text=a cat"]),
             (r#"{"vector": [0.5, 1]}"#, &["--vector=[0.5,1]"]),
             (r#"{"group_by": "album:2", "limit": 5}"#, &["--group-by=album:2", "--limit=5"]),
             (r#"{"filter-json": {"must": []}}"#, &[r#"--filter-json={"must":[]}"#]),

@@ -191,11 +191,16 @@ fn predictions(voted: &Value) -> &Vec<Value> {
 
 #[test]
 fn a_slow_filter_says_how_it_gets_quick() {
-    let (mesh, _folder) = gallery();
+    let (mesh, folder) = gallery();
     let slow = mesh.run(&["items", "count", "--filter", "tags=round"]);
     assert_eq!((slow.code, slow.stdout.as_str()), (0, "1\n"), "it is right: {slow:?}");
     let command = "clipmesh collections index add images metadata.tags:keyword";
     assert!(slow.stderr.contains(command), "and says what would help: {slow:?}");
+    let batch = path(&folder, "searches.jsonl");
+    let line = json!({"text": "x", "filter": ["tags=round"]}).to_string();
+    fs::write(&batch, [line.as_str(), line.as_str()].join("\n")).expect("write a file");
+    let batch = mesh.run(&["search", "--batch", &batch]);
+    assert_eq!(batch.stderr.matches(command).count(), 1, "many searches need it once: {batch:?}");
     let arguments: Vec<&str> = command.split(' ').skip(1).collect();
     mesh.json(&arguments, 0);
     let quick = mesh.run(&["items", "count", "--filter", "tags=round"]);
