@@ -4,6 +4,7 @@ mod command;
 mod process;
 mod redis;
 mod scratch;
+mod spawned;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -347,7 +348,22 @@ impl Shared {
     /// # Errors
     /// When it does not start.
     pub async fn attach(&'static self) -> anyhow::Result<Attached> {
-        self.0.get_or_try_init(|| Sandbox::builder().start()).await.map(Attached)
+        self.attach_or_start(|| Sandbox::builder().start()).await
+    }
+
+    /// The sandbox as `start` leaves it, if it does not run yet. It ends with the process of the
+    /// tests.
+    ///
+    /// # Errors
+    /// Those of `start`.
+    pub async fn attach_or_start<F>(
+        &'static self,
+        start: impl FnOnce() -> F,
+    ) -> anyhow::Result<Attached>
+    where
+        F: Future<Output = anyhow::Result<Sandbox>>,
+    {
+        self.0.get_or_try_init(start).await.map(Attached)
     }
 }
 

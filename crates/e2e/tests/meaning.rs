@@ -8,13 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use clipmesh_e2e::clients::{Clients, query};
-use clipmesh_e2e::sandbox::{Sandbox, program};
+use clipmesh_e2e::sandbox::{Attached, Sandbox, Shared, program};
 use clipmesh_proto::search::v1 as search;
 use clipmesh_proto::search::v1::condition::Test;
 use clipmesh_proto::search::v1::query::Kind;
 use clipmesh_proto::search::v1::query_part;
 use serde::Deserialize;
-use tokio::sync::OnceCell;
 
 const COLLECTION: &str = "gallery";
 
@@ -22,6 +21,8 @@ const COLLECTION: &str = "gallery";
 /// and a fault in preprocessing, tokenizer or forward pass does not.
 const MIN_RECALL_AT_1: f64 = 0.92;
 const MIN_RECALL_AT_5: f64 = 0.98;
+
+static SANDBOX: Shared = Shared::new();
 
 /// A line of the gallery's `metadata.jsonl`.
 #[derive(Clone, Debug, Deserialize)]
@@ -35,7 +36,7 @@ struct Picture {
 
 /// The mesh with the gallery in it, and what is in the gallery.
 struct Gallery {
-    sandbox: Sandbox,
+    sandbox: Attached,
     pictures: BTreeMap<String, Picture>,
 }
 
@@ -43,24 +44,25 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/images/gallery")
 }
 
-/// Shared by the tests of this file; it ends with their process.
-async fn gallery() -> &'static Gallery {
-    static GALLERY: OnceCell<Gallery> = OnceCell::const_new();
-    GALLERY.get_or_init(async || open().await.expect("the gallery is indexed")).await
+/// The mesh is shared by the tests of this file.
+async fn gallery() -> Gallery {
+    let lines = fs::read_to_string(folder().join("metadata.jsonl")).expect("its metadata");
+    let pictures = lines.lines().map(|line| {
+        let picture: Picture = serde_json::from_str(line).expect("a line of it");
+        (picture.file_name.clone(), picture)
+    });
+    let sandbox = SANDBOX.attach_or_start(start).await.expect("the gallery is indexed");
+    Gallery { sandbox, pictures: pictures.collect() }
 }
 
-async fn open() -> anyhow::Result<Gallery> {
-    let lines = fs::read_to_string(folder().join("metadata.jsonl"))?;
-    let pictures: Vec<Picture> =
-        lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+async fn start() -> anyhow::Result<Sandbox> {
     let sandbox = Sandbox::builder().in_one_process().model("tiny").start().await?;
     let mut command = tokio::process::Command::from(program("clipmesh")?);
     command.arg("index").arg(folder()).args(["--collection", COLLECTION]);
     command.arg("--server").arg(format!("http://{}", sandbox.gateway_address()?));
     let output = command.output().await.context("run `clipmesh index`")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let by_name = |picture: Picture| (picture.file_name.clone(), picture);
-    Ok(Gallery { sandbox, pictures: pictures.into_iter().map(by_name).collect() })
+    Ok(sandbox)
 }
 
 impl Gallery {

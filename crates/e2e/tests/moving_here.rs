@@ -10,7 +10,7 @@ use bytes::Bytes;
 use clipmesh_e2e::clients::{Clients, acknowledged, cosine, ids, new_item, query, vector};
 use clipmesh_e2e::eventually;
 use clipmesh_e2e::fields::{condition, is, list, metadata, must, number, number_of, text};
-use clipmesh_e2e::sandbox::{Sandbox, Service};
+use clipmesh_e2e::sandbox::{Attached, Sandbox, Service, Shared};
 use clipmesh_proto::code;
 use clipmesh_proto::search::v1 as search;
 use clipmesh_proto::search::v1::condition::Test;
@@ -20,7 +20,6 @@ use image::ImageFormat;
 use prost_types::FieldMask;
 use prost_types::value::Kind as ValueKind;
 use serde::Deserialize;
-use tokio::sync::OnceCell;
 use tonic::Code;
 
 /// All pictures of the gallery, by name; nothing is written to it.
@@ -28,6 +27,8 @@ const GALLERY: &str = "gallery";
 
 /// How long the mesh may take for what it does beside its answers.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+static SANDBOX: Shared = Shared::new();
 
 /// A line of the gallery's `metadata.jsonl`.
 #[derive(Clone, Debug, Deserialize)]
@@ -52,15 +53,16 @@ fn pictures() -> Vec<Picture> {
     lines.lines().map(parse).collect()
 }
 
-/// The mesh with the gallery in it, shared by the tests of this file; it ends with their process.
-async fn attach() -> Clients {
-    static SANDBOX: OnceCell<Sandbox> = OnceCell::const_new();
-    let sandbox = SANDBOX.get_or_init(async || {
-        let sandbox = Sandbox::builder().model("tiny").start().await.expect("the mesh starts");
-        fill(&mut sandbox.clients().expect("the gateway listens")).await;
-        sandbox
+/// The mesh with the gallery in it, shared by the tests of this file.
+async fn attach() -> (Attached, Clients) {
+    let sandbox = SANDBOX.attach_or_start(async || {
+        let sandbox = Sandbox::builder().model("tiny").start().await?;
+        fill(&mut sandbox.clients()?).await;
+        Ok(sandbox)
     });
-    sandbox.await.clients().expect("the gateway listens")
+    let sandbox = sandbox.await.expect("the mesh starts");
+    let clients = sandbox.clients().expect("the gateway listens");
+    (sandbox, clients)
 }
 
 /// Pictures belong to one of two projects, and each has a number.
@@ -132,7 +134,7 @@ fn strings(item: &search::Item, name: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn knn_within_a_project_with_predictions_scores_and_ids() {
-    let mut clients = attach().await;
+    let (_sandbox, mut clients) = attach().await;
     let question = search::Query { kind: Some(Kind::Image(bytes("zebra-on-grey.webp"))) };
     let project = is("metadata.project", "north");
     let request = search::ClassifyRequest {
@@ -183,7 +185,7 @@ async fn knn_within_a_project_with_predictions_scores_and_ids() {
 
 #[tokio::test]
 async fn search_with_a_threshold_and_metadata_switched_on_or_off() {
-    let mut clients = attach().await;
+    let (_sandbox, mut clients) = attach().await;
     let whole = search::SearchRequest {
         limit: Some(50),
         ..query(GALLERY, Kind::Image(bytes("owl-on-blue.webp")))
@@ -208,7 +210,7 @@ async fn search_with_a_threshold_and_metadata_switched_on_or_off() {
 
 #[tokio::test]
 async fn index_with_id_tags_and_source() {
-    let mut clients = attach().await;
+    let (_sandbox, mut clients) = attach().await;
     create(&mut clients, "tagged", &[]).await;
     let new = search::NewItem {
         uri: "https://shop.example/owl.webp".to_owned(),
@@ -235,7 +237,7 @@ async fn index_with_id_tags_and_source() {
 
 #[tokio::test]
 async fn stats() {
-    let mut clients = attach().await;
+    let (_sandbox, mut clients) = attach().await;
     create(&mut clients, "stats", &[]).await;
     let before = stats_of(&mut clients, "stats").await;
     assert_eq!((before.item_count, before.vector_bytes), (0, 0), "nothing is there");
@@ -268,7 +270,7 @@ async fn stats_of(clients: &mut Clients, name: &str) -> search::GetCollectionSta
 
 #[tokio::test]
 async fn nothing_found_is_an_empty_list() {
-    let mut clients = attach().await;
+    let (_sandbox, mut clients) = attach().await;
     let owl = || Kind::Image(bytes("owl-on-blue.webp"));
     let (_, values) = clients.get_item(GALLERY, "owl-on-blue.webp").await.expect("there");
     let opposite = vector(values.iter().map(|value| -value).collect());
@@ -383,7 +385,7 @@ async fn a_store_that_is_down_is_unavailable() {
 
 #[tokio::test]
 async fn list_with_page_size_sort_and_filter() {
-    let mut clients = attach().await;
+    let (_sandbox, mut clients) = attach().await;
     let filter = search::Filter {
         must: vec![condition("metadata.background", Test::Match(text("red")))],
         must_not: vec![condition("metadata.kinds", Test::Match(text("animal")))],
@@ -425,7 +427,7 @@ async fn list_with_page_size_sort_and_filter() {
 
 #[tokio::test]
 async fn a_random_item() {
-    let mut clients = attach().await;
+    let (_sandbox, mut clients) = attach().await;
     let request = |size, seed| search::SampleItemsRequest {
         collection: GALLERY.to_owned(),
         filter: Some(is("metadata.project", "south")),
@@ -456,7 +458,7 @@ async fn a_random_item() {
 
 #[tokio::test]
 async fn duplicates_with_threshold_and_limit() {
-    let mut clients = attach().await;
+    let (_sandbox, mut clients) = attach().await;
     create(&mut clients, "twice", &[]).await;
     let encoded = |name: &str, format| {
         let picture = image::load_from_memory(&bytes(name)).expect("a picture").to_rgb8();
@@ -527,7 +529,7 @@ fn components(vectors: &BTreeMap<String, Vec<f32>>, threshold: f32) -> BTreeSet<
 
 #[tokio::test]
 async fn collections_create_list_delete_and_clear_cache() {
-    let mut clients = attach().await;
+    let (_sandbox, mut clients) = attach().await;
     for name in ["shelf-a", "shelf-b"] {
         create(&mut clients, name, &[]).await;
     }
@@ -540,6 +542,7 @@ async fn collections_create_list_delete_and_clear_cache() {
     assert_eq!(shelves(&mut clients).await, ["shelf-a", "shelf-b"], "created and listed");
 
     clients.index("shelf-a", new_item("owl", bytes("owl-on-blue.webp"))).await.expect("indexed");
+    let mut collections = clients.collections.clone();
     let mut ask = async || {
         let found = clients.find("shelf-a", Kind::Text("an owl".to_owned())).await;
         let timing = found.expect("found").timing.expect("timing");
@@ -548,7 +551,6 @@ async fn collections_create_list_delete_and_clear_cache() {
     assert!(!ask().await.0, "nobody has asked before");
     assert!(ask().await.0, "the answer is cached");
     let request = search::ClearCacheRequest { name: "shelf-a".to_owned() };
-    let mut collections = attach().await.collections;
     collections.clear_cache(request).await.expect("cleared");
     assert_eq!(ask().await, (false, true), "the answer is forgotten, the vector of the words not");
 
@@ -561,7 +563,7 @@ async fn collections_create_list_delete_and_clear_cache() {
 
 #[tokio::test]
 async fn search_by_a_ready_embedding_with_filter_limit_and_offset() {
-    let mut clients = attach().await;
+    let (_sandbox, mut clients) = attach().await;
     let embedding = clients.embed_image(bytes("horse-on-pink.webp")).await.expect("embedded");
     let filter = Some(must(
         "metadata.number",
@@ -599,7 +601,7 @@ async fn ranking(clients: &mut Clients, embedding: &[f32]) -> Vec<String> {
 
 #[tokio::test]
 async fn has_this_product_a_vector_which_have_and_how_many() {
-    let mut clients = attach().await;
+    let (_sandbox, mut clients) = attach().await;
     let mut check = async |ids: &[&str]| {
         let request = search::CheckItemsRequest {
             collection: GALLERY.to_owned(),
@@ -623,7 +625,7 @@ async fn has_this_product_a_vector_which_have_and_how_many() {
 
 #[tokio::test]
 async fn create_update_and_delete_the_vector_of_one_product() {
-    let mut clients = attach().await;
+    let (_sandbox, mut clients) = attach().await;
     create(&mut clients, "products", &[]).await;
     let owl = clients.embed_image(bytes("owl-on-blue.webp")).await.expect("embedded");
     let pizza = clients.embed_image(bytes("pizza-on-white.webp")).await.expect("embedded");
@@ -664,7 +666,7 @@ async fn create_update_and_delete_the_vector_of_one_product() {
 
 #[tokio::test]
 async fn similar_products_to_a_stored_one_with_top_n_and_threshold() {
-    let mut clients = attach().await;
+    let (_sandbox, mut clients) = attach().await;
     let alike = |limit, score_threshold| search::SearchRequest {
         limit: Some(limit),
         score_threshold,

@@ -1,24 +1,25 @@
-//! One process: its start, its log, its end.
+//! One process of the mesh: its start, its log, its end.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use rustix::process::Signal;
 
-use super::{Service, command, scratch};
+use super::spawned::Spawned;
+use super::{Service, command};
 use crate::eventually;
 
 /// Lines of a log that are printed when a test fails.
 const TAIL_LINES: usize = 60;
 
-/// Killed and reaped when it is dropped.
+/// Ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct Process {
-    child: Child,
+    spawned: Spawned,
     service: Service,
     address: SocketAddr,
     log: Log,
@@ -38,19 +39,13 @@ impl Process {
         service: Service,
         within: Duration,
     ) -> anyhow::Result<Self> {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("start {command:?}"))?;
-        scratch::watch(child.id())?;
+        let mut spawned = Spawned::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+        let (stdout, stderr) = spawned.take_output().context("its output is piped")?;
         let log = Log::default();
-        log.follow(child.stdout.take().context("stdout is piped")?);
-        log.follow(child.stderr.take().context("stderr is piped")?);
-        // Made at once, so that it is reaped should the address never come.
+        log.follow(stdout);
+        log.follow(stderr);
         let unbound = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut process = Self { child, service, address: unbound, log };
+        let mut process = Self { spawned, service, address: unbound, log };
         process.address = process.listening(within).await?;
         Ok(process)
     }
@@ -60,26 +55,15 @@ impl Process {
     }
 
     pub(super) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        kill_process(self.pid()?, signal)
-            .with_context(|| format!("send {signal:?} to {:?}", self.service))
+        self.spawned.signal(signal).with_context(|| format!("signal {:?}", self.service))
     }
 
-    /// Stops every thread of it, and waits until the last one has: the signal alone lets calls
-    /// through for a moment.
     pub(super) fn hold(&self) -> anyhow::Result<()> {
-        self.signal(Signal::STOP)?;
-        waitid(WaitId::Pid(self.pid()?), WaitIdOptions::STOPPED).context("wait for it to stop")?;
-        Ok(())
+        self.spawned.hold().with_context(|| format!("hold {:?}", self.service))
     }
 
-    fn pid(&self) -> anyhow::Result<Pid> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        pid.context("a process id is positive")
-    }
-
-    /// `None` while it runs.
     pub(super) fn exit_status(&mut self) -> anyhow::Result<Option<ExitStatus>> {
-        self.child.try_wait().context("ask for the exit status")
+        self.spawned.exit_status()
     }
 
     pub(super) async fn ended(mut self, within: Duration) -> anyhow::Result<ExitStatus> {
@@ -108,15 +92,6 @@ impl Process {
         });
         let outcome = listening.await.and_then(|outcome| outcome);
         outcome.with_context(|| format!("start {service:?}; its log:\n{}", log.tail()))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Fails only if it has ended already, and then there is nothing left to do.
-        let _already_ended = self.child.kill();
-        let _already_reaped = self.child.wait();
-        scratch::forget(self.child.id());
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::scratch;
+use super::spawned::Spawned;
 use crate::eventually;
 
 const PROGRAM: &str = "redis-server";
@@ -26,8 +27,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Redis {
     address: SocketAddr,
     folder: PathBuf,
-    child: Option<Child>,
-    /// Holds the port until Redis takes it, without listening: whoever connects is refused.
+    process: Option<Spawned>,
+    /// Holds the port while Redis is away, without listening: whoever connects is refused.
     reserved: Option<TcpSocket>,
 }
 
@@ -49,10 +50,9 @@ impl Redis {
     /// # Errors
     /// When there is no free port.
     pub fn away() -> anyhow::Result<Self> {
-        let socket = TcpSocket::new_v4()?;
-        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let socket = reserve((Ipv4Addr::LOCALHOST, 0).into())?;
         let (address, folder) = (socket.local_addr()?, scratch::folder("redis")?);
-        Ok(Self { address, folder, child: None, reserved: Some(socket) })
+        Ok(Self { address, folder, process: None, reserved: Some(socket) })
     }
 
     /// As a setting has it.
@@ -68,12 +68,10 @@ impl Redis {
         let (host, port) = (self.address.ip().to_string(), self.address.port().to_string());
         let mut command = Command::new(PROGRAM);
         command.args(["--bind", &host, "--port", &port, "--save", "", "--appendonly", "no"]);
-        command.arg("--dir").arg(&self.folder).stdin(Stdio::null()).stdout(Stdio::null());
+        command.arg("--dir").arg(&self.folder).stdout(Stdio::null());
         drop(self.reserved.take());
-        let child = command.spawn();
-        let child = child.context("start `redis-server`, which `make setup` brings")?;
-        scratch::watch(child.id())?;
-        self.child = Some(child);
+        let process = Spawned::start(&mut command);
+        self.process = Some(process.context("`make test` brings `redis-server`")?);
         let answering =
             eventually("Redis answers", START_TIMEOUT, async || self.tell("PING").await);
         answering.await
@@ -84,10 +82,8 @@ impl Redis {
     /// # Errors
     /// When it does not run.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        let mut child = self.child.take().context("Redis does not run")?;
-        child.kill()?;
-        child.wait()?;
-        scratch::forget(child.id());
+        drop(self.process.take().context("Redis does not run")?);
+        self.reserved = Some(reserve(self.address)?);
         Ok(())
     }
 
@@ -96,7 +92,7 @@ impl Redis {
     /// # Errors
     /// When it does not run.
     pub fn hold(&self) -> anyhow::Result<()> {
-        self.signal(Signal::STOP)
+        self.running()?.hold()
     }
 
     /// Lets it go on.
@@ -104,7 +100,7 @@ impl Redis {
     /// # Errors
     /// When it does not run.
     pub fn release(&self) -> anyhow::Result<()> {
-        self.signal(Signal::CONT)
+        self.running()?.signal(Signal::CONT)
     }
 
     /// Writes all that it knows to its folder.
@@ -125,20 +121,35 @@ impl Redis {
         Ok(())
     }
 
-    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let child = self.child.as_ref().context("Redis does not run")?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        Ok(kill_process(pid.context("a process id is positive")?, signal)?)
+    fn running(&self) -> anyhow::Result<&Spawned> {
+        self.process.as_ref().context("Redis does not run")
     }
 }
 
-impl Drop for Redis {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // Fails only if it has ended already, and then there is nothing left to do.
-            let _already_ended = child.kill();
-            let _already_reaped = child.wait();
-            scratch::forget(child.id());
-        }
+/// A socket that has an address and does not listen.
+fn reserve(address: SocketAddr) -> anyhow::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    // Connections of a server that was killed linger on its port for a while.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address).with_context(|| format!("reserve {address}"))?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_port_of_one_that_was_killed_stays_its_own() {
+        let mut redis = Redis::start().await.expect("Redis starts");
+        // A connection that outlives it, as those of a mesh do.
+        let mut connection = TcpStream::connect(redis.address).await.expect("connected");
+        connection.write_all(b"PING\r\n").await.expect("sent");
+        redis.kill().expect("Redis is killed");
+        let other = TcpSocket::new_v4().expect("a socket");
+        assert!(other.bind(redis.address).is_err(), "nobody else gets it");
+        let refused = TcpStream::connect(redis.address).await;
+        assert!(refused.is_err(), "nobody answers there: {refused:?}");
+        redis.restart().await.expect("Redis starts again at its port");
     }
 }
