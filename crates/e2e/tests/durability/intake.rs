@@ -101,12 +101,7 @@ impl Ordeal {
         let indexing = async {
             let mut trigger = Some(trigger);
             let mut found = BTreeMap::new();
-            let opened = clients.index_stream(folder(round)).await;
-            // With no acknowledgement to wait for, the kill comes while the stream opens.
-            let mut acks = match opened {
-                Ok(acks) => acks,
-                Err(_) => return found,
-            };
+            let mut acks = clients.index_stream(folder(round)).await.expect("the stream opens");
             loop {
                 if found.len() as u64 >= enough
                     && let Some(trigger) = trigger.take()
@@ -115,15 +110,17 @@ impl Ordeal {
                 }
                 match acks.next().await {
                     Some(Ok(ack)) => drop(found.insert(ack.key, acknowledged(ack).1)),
-                    Some(Err(_)) | None => return found,
+                    end @ (Some(Err(_)) | None) => {
+                        assert!(trigger.is_none(), "it ends in a live mesh: {end:?}");
+                        return found;
+                    }
                 }
             }
         };
         let sandbox = &mut self.sandbox;
         let victim = self.victim;
         let killing = async {
-            // Sent at the right moment, or dropped when the stream has ended already.
-            let _either = triggered.await;
+            triggered.await.expect("the stream goes on until the kill");
             // Not a wait for anything: the moment of the crash is what is random here.
             tokio::time::sleep(pause).await;
             sandbox.kill(victim).await.expect("the victim dies");
