@@ -11,6 +11,7 @@ use clipmesh_e2e::{eventually, pictures};
 use clipmesh_proto::search::v1 as search;
 use clipmesh_proto::search::v1::query::Kind;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tonic::Status;
 
 const COLLECTION: &str = "cached";
@@ -28,11 +29,22 @@ const CALLS: u64 = 150;
 /// From a change of Redis to when it is noticed, with the calls of a phase, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The longest that a call may take while Redis hangs, on a busy machine. Without a limit of its
+/// own it would hang as long as Redis does; `cache.redis.timeout` is 50 ms.
+const SLOWEST_CALL: Duration = Duration::from_secs(2);
+
 /// Callers that ask until they are told to stop.
 struct Load {
     is_over: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
-    callers: JoinSet<Vec<String>>,
+    callers: JoinSet<Calls>,
+}
+
+/// How the calls of a caller went.
+#[derive(Default)]
+struct Calls {
+    failures: Vec<String>,
+    slowest: Duration,
 }
 
 async fn start(redis: &Redis) -> (Sandbox, Clients) {
@@ -44,6 +56,16 @@ async fn start(redis: &Redis) -> (Sandbox, Clients) {
         clients.index(COLLECTION, item).await.expect("indexed");
     }
     (sandbox, clients)
+}
+
+/// Redis is asked, also if it was passed over for a while.
+async fn asked_again(clients: &mut Clients) {
+    let asked = eventually("Redis is asked", PATIENCE, async || {
+        let found = clients.find(COLLECTION, Kind::ItemId("p0".to_owned())).await;
+        let timing = found.map_err(|status| status.to_string())?.timing.unwrap_or_default();
+        if timing.cache_bypassed { Err(format!("{timing:?}")) } else { Ok(()) }
+    });
+    asked.await.expect("Redis is used");
 }
 
 /// A question that was asked before is answered from Redis.
@@ -70,16 +92,18 @@ impl Load {
             let (is_over, answered) = (Arc::clone(&load.is_over), Arc::clone(&load.answered));
             let mut clients = clients.clone();
             load.callers.spawn(async move {
-                let mut failures = Vec::new();
+                let mut calls = Calls::default();
                 let mut number = caller;
                 while !is_over.load(Ordering::Relaxed) {
+                    let start = Instant::now();
                     if let Err(status) = call(&mut clients, caller, number).await {
-                        failures.push(format!("call {number}: {status:?}"));
+                        calls.failures.push(format!("call {number}: {status:?}"));
                     }
+                    calls.slowest = calls.slowest.max(start.elapsed());
                     answered.fetch_add(1, Ordering::Relaxed);
                     number += CALLERS;
                 }
-                failures
+                calls
             });
         }
         load
@@ -95,12 +119,15 @@ impl Load {
         answered.await.expect("the load goes on");
     }
 
-    /// Ends it. No call may have failed.
-    async fn stop(self) {
+    /// Ends it, and returns how long the slowest call took. No call may have failed.
+    async fn stop(self) -> Duration {
         self.is_over.store(true, Ordering::Relaxed);
-        let failures: Vec<String> = self.callers.join_all().await.into_iter().flatten().collect();
+        let calls = self.callers.join_all().await;
+        let slowest = calls.iter().map(|calls| calls.slowest).max().unwrap_or_default();
+        let failures: Vec<String> = calls.into_iter().flat_map(|calls| calls.failures).collect();
         let (failed, answered) = (failures.len(), self.answered.load(Ordering::Relaxed));
         assert_eq!(failures, Vec::<String>::new(), "{failed} of {answered} calls failed");
+        slowest
     }
 }
 
@@ -128,6 +155,7 @@ async fn redis_killed_and_started_again_under_load_costs_no_failed_call() {
     let load = Load::start(&clients);
     load.goes_on().await;
     for _ in 0..3 {
+        asked_again(&mut clients).await;
         redis.kill().expect("Redis is killed");
         load.goes_on().await;
         redis.restart().await.expect("Redis starts again");
@@ -143,11 +171,13 @@ async fn redis_that_hangs_costs_no_failed_call() {
     let (_sandbox, mut clients) = start(&redis).await;
     let load = Load::start(&clients);
     load.goes_on().await;
+    asked_again(&mut clients).await;
     redis.hold().expect("Redis hangs");
     load.goes_on().await;
     redis.release().expect("Redis goes on");
     load.goes_on().await;
-    load.stop().await;
+    let slowest = load.stop().await;
+    assert!(slowest < SLOWEST_CALL, "a call waited for Redis: {slowest:?}");
     answered_from_cache(&mut clients).await;
 }
 
