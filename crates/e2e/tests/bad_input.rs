@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use clipmesh_e2e::clients::{Clients, acknowledged, cosine, new_item, query, vector};
+use clipmesh_e2e::clients::{Clients, acknowledged, cosine, ids, new_item, query, vector};
 use clipmesh_e2e::pictures;
 use clipmesh_e2e::sandbox::{Attached, Shared};
-use clipmesh_proto::code::{FieldViolation, Reason};
+use clipmesh_proto::code::{self, FieldViolation, Reason};
 use clipmesh_proto::embedder::v1::{GetModelRequest, Limits};
 use clipmesh_proto::search::v1 as search;
 use clipmesh_proto::search::v1::query::Kind;
+use clipmesh_proto::search::v1::search_result::Outcome;
 use futures::StreamExt as _;
 use image::{ImageFormat, RgbImage};
 use tonic::{Code, Status};
@@ -83,15 +84,34 @@ async fn a_bad_picture_is_refused_by_every_call_that_takes_one() {
     let (_sandbox, mut clients) = attach().await;
     collection(&mut clients, "bad-pictures").await;
     let limits = limits(&mut clients).await;
+    let good = clients.get_item("bad-pictures", "good").await.expect("it is there");
     for (what, file, reason) in bad_pictures(&limits) {
         let item = new_item("bad", file.clone());
         let indexed = clients.index("bad-pictures", item).await.expect_err(what);
         assert_violation(what, &indexed, "item.image", reason);
         let searched = clients.find("bad-pictures", Kind::Image(file.clone())).await;
         assert_violation(what, &searched.expect_err(what), "query.image", reason);
+        let request = search::ReplaceImageRequest {
+            collection: "bad-pictures".to_owned(),
+            id: "good".to_owned(),
+            image: file.clone(),
+            ..search::ReplaceImageRequest::default()
+        };
+        let replaced = clients.items.replace_image(request).await.expect_err(what);
+        assert_violation(what, &replaced, "image", reason);
+        let request = search::ClassifyRequest {
+            collection: "bad-pictures".to_owned(),
+            query: Some(search::Query { kind: Some(Kind::Image(file.clone())) }),
+            field: "format".to_owned(),
+            ..search::ClassifyRequest::default()
+        };
+        let classified = clients.search.classify(request).await.expect_err(what);
+        assert_violation(what, &classified, "query.image", reason);
         let embedded = clients.embed_image(file).await.expect_err(what);
         assert_violation(what, &embedded, "inputs[0].image", reason);
     }
+    let left = clients.get_item("bad-pictures", "good").await.expect("it is there");
+    assert_eq!(left, good, "it has its picture still");
     let kept = clients.list_all("bad-pictures", 0).await.expect("listed");
     assert_eq!(kept.len(), 1, "nothing of a bad picture is kept: {kept:?}");
 }
@@ -132,6 +152,25 @@ async fn a_bad_picture_in_a_stream_does_not_fail_its_neighbours() {
     }
     let listed = clients.count("bad-stream").await.expect("counted");
     assert_eq!(listed, count + 1, "the good ones are there, and nothing else");
+}
+
+#[tokio::test]
+async fn a_bad_picture_in_a_batch_does_not_fail_its_neighbour() {
+    let (_sandbox, mut clients) = attach().await;
+    collection(&mut clients, "bad-batch").await;
+    let (_, good) = clients.get_item("bad-batch", "good").await.expect("it is there");
+    for (what, file, reason) in bad_pictures(&limits(&mut clients).await) {
+        let searches = [Kind::Image(file), vector(good.clone())];
+        let searches = searches.map(|kind| query("bad-batch", kind)).into();
+        let answer = clients.search.search_batch(search::SearchBatchRequest { searches }).await;
+        let results = answer.expect("each search has its own outcome").into_inner().results;
+        let outcomes: Vec<_> = results.into_iter().map(|result| result.outcome).collect();
+        let [Some(Outcome::Error(error)), Some(Outcome::Response(found))] = &outcomes[..] else {
+            panic!("{what}: an error, then an answer: {outcomes:?}");
+        };
+        assert_violation(what, &code::from_rpc(error), "searches[0].query.image", reason);
+        assert_eq!(ids(found), ["good"], "{what}: the other is answered");
+    }
 }
 
 /// Pictures that look strange to a decoder, as files, and as what must be seen in them.

@@ -13,12 +13,16 @@ use clipmesh_proto::search::v1::query::Kind;
 use clipmesh_proto::search::v1::search_service_client::SearchServiceClient;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
 const COLLECTION: &str = "refusals";
 
 /// How long it may take to have more at once than fits, on a machine that answers quickly.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Of a caller, and far below every other limit.
+const DEADLINE: Duration = Duration::from_millis(500);
 
 async fn start(mesh: Builder) -> (Sandbox, Clients) {
     let sandbox = mesh.start().await.expect("the mesh starts");
@@ -63,14 +67,17 @@ async fn a_deadline_that_passes_is_told_as_one() {
     let (sandbox, mut clients) = start(Sandbox::builder()).await;
     sandbox.hold(Service::Embedder).expect("the embedder hangs");
     let mut request = Request::new(query(COLLECTION, Kind::Text("never embedded".to_owned())));
-    request.set_timeout(Duration::from_millis(500));
+    request.set_timeout(DEADLINE);
     // Over a bare connection: tonic's own gives up by itself at the same moment.
     let http = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
     let address = sandbox.gateway_address().expect("the gateway listens");
     let origin = format!("http://{address}").parse().expect("an address is a URI's authority");
     let mut patient = SearchServiceClient::with_origin(http, origin);
+    let start = Instant::now();
     let status = patient.search(request).await.expect_err("nobody embeds it");
+    let took = start.elapsed();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    assert!(took < 10 * DEADLINE, "the caller's deadline, not another: {took:?}");
     let by_item = clients.find(COLLECTION, Kind::ItemId("a".to_owned())).await;
     assert!(by_item.is_ok(), "what needs no embedder is answered: {by_item:?}");
 }
