@@ -269,7 +269,7 @@ async fn what_is_found_to_be_done_is_told_to_other_replicas() {
     let updated = caches.generation(&collection).await;
     assert_ne!(updated, indexed, "one that is as it is to be");
     let gone = Which::Ids(vec![id("b")]);
-    let deleted = items.delete_many(name("c"), gone).await.expect("nothing to do");
+    let deleted = items.delete_many(&collection, gone).await.expect("nothing to do");
     assert_eq!(deleted, 0, "it is not there");
     assert_ne!(caches.generation(&collection).await, updated, "one that is gone");
 }

@@ -15,10 +15,10 @@ use crate::item::{Etag, Scalar};
 use crate::query::{Example, Fields, Part, Request, Way};
 use crate::store::contract::{name, new_collection, point};
 use crate::store::exact::Exact;
-use crate::store::index::{FieldIndex, VectorIndex};
+use crate::store::index::FieldIndex;
 use crate::store::{
     Answer as Stored, Collection, Facet, Group, Grouped, Hit, NewCollection, Ordered, Page, Point,
-    Record, Search, Status,
+    Record, Search, Status, VectorIndexChange,
 };
 use crate::vectors::Vectors;
 
@@ -72,7 +72,7 @@ impl VectorStore for Slow {
         unreachable!("{UNASKED}")
     }
 
-    fn set_vector_index(&self, _: CollectionName, _: VectorIndex) -> Stored<'_, Collection> {
+    fn set_vector_index(&self, _: CollectionName, _: VectorIndexChange) -> Stored<'_, Collection> {
         unreachable!("{UNASKED}")
     }
 
@@ -104,11 +104,15 @@ impl VectorStore for Slow {
         unreachable!("{UNASKED}")
     }
 
-    fn replace(&self, _: CollectionName, _: Point, _: Etag) -> Stored<'_, bool> {
+    fn replace(&self, _: CollectionName, _: Point, _: Option<Etag>) -> Stored<'_, bool> {
         unreachable!("{UNASKED}")
     }
 
     fn delete(&self, _: CollectionName, _: Vec<ItemId>) -> Stored<'_, ()> {
+        unreachable!("{UNASKED}")
+    }
+
+    fn delete_unchanged(&self, _: CollectionName, _: ItemId, _: Etag) -> Stored<'_, bool> {
         unreachable!("{UNASKED}")
     }
 

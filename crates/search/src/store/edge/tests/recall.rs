@@ -268,10 +268,8 @@ async fn short_forms_of_vectors_find_nearly_all_of_the_truth() {
         (Quantization::Binary, true, 0.5),
         (Quantization::None, false, 0.95),
     ] {
-        let change = VectorIndexChange {
-            quantization: Some(quantization),
-            ..VectorIndexChange::default()
-        };
+        let change =
+            VectorIndexChange { quantization: Some(quantization), ..VectorIndexChange::default() };
         edge.set_vector_index(name("pictures"), change).await.expect("changed");
         assert!(shard.wants_optimizing(), "the graph is to be changed");
         assert!(optimize(&edge, "pictures").await, "and is");
