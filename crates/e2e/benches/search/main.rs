@@ -59,6 +59,9 @@ struct Cli {
     /// Where collections are kept. Default: a new folder beside the build.
     #[arg(long)]
     folder: Option<PathBuf>,
+    /// Measure what an earlier run with the same number of vectors left in the folder.
+    #[arg(long, requires = "folder", conflicts_with = "qdrant_url")]
+    again: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -83,8 +86,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         let subject = store::Subject::make(&recipe, cli.queries.get());
         let before = store::Memory::now()?;
         let store = store::open(&folder, cli.qdrant_url.as_deref()).await?;
-        store::fill(store.as_ref(), &subject).await?;
-        if cli.qdrant_url.is_none() {
+        if !cli.again {
+            store::fill(store.as_ref(), &subject).await?;
+        }
+        if cli.qdrant_url.is_none() && !cli.again {
             store::cost(&folder, cli.vectors.get(), before)?;
         }
         if cli.parts.contains(&Part::Store) {

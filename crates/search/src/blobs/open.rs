@@ -39,7 +39,8 @@ struct Bounds {
 /// one with a key in it.
 pub(super) fn fault(url: &str) -> Option<String> {
     let message = Address::read(url).err()?;
-    let is_scheme = |scheme: &&str| scheme.chars().all(|c| c.is_ascii_lowercase());
+    let is_scheme =
+        |scheme: &&str| scheme.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     let scheme = url.split_once("://").map(|(scheme, _)| scheme).filter(is_scheme);
     Some(match scheme {
         Some(scheme) => format!("{message}; it starts with `{scheme}://`"),
