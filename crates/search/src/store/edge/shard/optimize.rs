@@ -125,6 +125,11 @@ impl Shard {
         let attempt = self.progress.begin();
         self.reopen_if_outdated()?;
         let done = self.engine.run(|shard| shard.optimize_with_budget(budget.clone()))?;
+        if done {
+            // What the graph replaced leaves the disk with a flush, and there may be no write soon
+            // that leads to one. Whoever starts after a crash would find both, and use the former.
+            self.flush()?;
+        }
         attempt.succeed();
         Ok(done)
     }

@@ -49,6 +49,11 @@ impl Shard {
         })
     }
 
+    /// Parts that points are in, with a graph each or without.
+    pub(in super::super) fn segments(&self) -> Result<usize, Error> {
+        Ok(self.engine.run(|shard| shard.info())?.segments_count)
+    }
+
     /// Vectors that are in a graph.
     pub(in super::super) fn indexed(&self) -> Result<usize, Error> {
         Ok(self.engine.run(|shard| shard.info())?.indexed_vectors_count)

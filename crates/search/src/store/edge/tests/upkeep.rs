@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use super::recall::{Pictures, small_graphs, wide};
+use super::recall::{Pictures, optimize, small_graphs, wide};
 use super::*;
 
 #[tokio::test]
@@ -91,5 +91,24 @@ async fn graphs_are_built_while_searches_give_full_answers() {
         stored >= 4_000 && status.unindexed < 500
     })
     .await;
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_graph_replaced_is_gone_from_the_disk() {
+    let folder = folder();
+    let store = open_with(folder.path(), small_graphs()).await;
+    store.create(wide("pictures")).await.expect("made");
+    let points = Pictures::new().points(0..3_000);
+    store.upsert(name("pictures"), points).await.expect("stored");
+    assert!(optimize(&store, "pictures").await, "there is something to build");
+
+    let shard = store.catalogue.shard(&name("pictures")).expect("there");
+    let own = std::fs::read_dir(folder.path()).expect("readable").map(|entry| entry.expect("one"));
+    let own = own.filter(|entry| entry.file_name().to_string_lossy().starts_with("pictures."));
+    let [own] = own.collect::<Vec<_>>().try_into().expect("one collection");
+    let segments = std::fs::read_dir(own.path().join("shard/segments")).expect("readable");
+    assert_eq!(segments.count(), shard.segments().expect("an answer"), "nothing else is left");
+    drop(shard);
     store.close().await;
 }
